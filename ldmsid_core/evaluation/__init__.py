@@ -1,0 +1,1 @@
+"""Metrics, classical routes and reports."""

@@ -1,0 +1,1 @@
+"""Frozen Stable Diffusion hosts through diffusers, and sampling."""

@@ -1,0 +1,62 @@
+"""Noise schedules and solvers: diffusers' own, under the names this project uses.
+
+`dpmpp-2m`, `unipc` and `ddim` use trailing spacing, so sampling starts where pure noise belongs
+and the last step is not lost. `ddim-released` and `ddpm-released` are the released
+implementation's two samplers, kept because published numbers depend on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+)
+
+from ..errors import ConfigError
+
+SamplerName = Literal["dpmpp-2m", "unipc", "ddim", "ddim-released", "ddpm-released"]
+SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
+DEFAULT_SAMPLER: SamplerName = "dpmpp-2m"
+
+_NOISE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+
+
+def make_scheduler(name: str, *, prediction_type: str = "epsilon") -> Any:
+    """A diffusers scheduler with Stable Diffusion's noise schedule.
+
+    Args:
+        name: One of `SAMPLER_NAMES`.
+        prediction_type: What the host predicts: `epsilon` or `v_prediction`.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    common = {**_NOISE, "prediction_type": prediction_type}
+    if name == "dpmpp-2m":
+        return DPMSolverMultistepScheduler(
+            **common, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing"
+        )
+    if name == "unipc":
+        return UniPCMultistepScheduler(**common, solver_order=2, timestep_spacing="trailing")
+    if name == "ddim":
+        return DDIMScheduler(
+            **common, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"
+        )
+    if name == "ddim-released":
+        return DDIMScheduler(
+            **common, clip_sample=False, set_alpha_to_one=False, timestep_spacing="leading"
+        )
+    if name == "ddpm-released":
+        return DDPMScheduler(
+            **common, clip_sample=False, variance_type="fixed_small", timestep_spacing="linspace"
+        )
+    raise ConfigError(f"Expected a sampler among {', '.join(SAMPLER_NAMES)}, found {name!r}.")

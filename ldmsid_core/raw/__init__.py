@@ -1,0 +1,1 @@
+"""Camera files, packed planes, exposure and sensor noise."""

@@ -1,0 +1,205 @@
+"""Camera file -> `PackedRaw`, through LibRaw; the only place that imports rawpy."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import rawpy
+import torch
+from numpy.typing import NDArray
+
+from ..errors import UnsupportedRawError
+from .cfa import cfa_from_pattern, to_packed_order
+from .metadata import build_metadata, read_exif
+from .packed_raw import PackedRaw, RawMetadata, Triple, WhiteBalanceSource
+from .packing import normalise, pack_bayer
+
+log = logging.getLogger(__name__)
+
+RAW_EXTENSIONS = (
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq",
+    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2",
+    ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+)  # fmt: skip
+_PICTURE_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"RIFF": "WebP",
+    b"GIF8": "GIF",
+}
+_SMALLEST_SIDE = 2
+_EMPTY_ROWS = 16
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no camera file before LibRaw sees it."""
+    if path.is_dir():
+        raise UnsupportedRawError(f"Expected a RAW file, but {path} is a folder.")
+    if not path.is_file():
+        raise UnsupportedRawError(f"Expected a RAW file, but {path} does not exist.")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(12)
+    except OSError as error:
+        raise UnsupportedRawError(f"Cannot read {path}: {error.strerror}.") from error
+    if not start:
+        raise UnsupportedRawError(f"Expected a RAW file, but {path} is empty.")
+    for signature, kind in _PICTURE_SIGNATURES.items():
+        if start.startswith(signature):
+            raise UnsupportedRawError(
+                f"Expected a camera RAW, but {path} is a {kind} picture: it holds 8-bit developed "
+                "values, not sensor counts. Use the camera's RAW file."
+            )
+
+
+def _open(path: Path) -> rawpy.RawPy:
+    try:
+        return rawpy.imread(str(path))
+    except rawpy.LibRawError as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        version = ".".join(str(part) for part in rawpy.libraw_version)
+        raise UnsupportedRawError(
+            f"Expected a RAW file that LibRaw {version} can unpack, but {path} is not: {text}. It "
+            "may be damaged, truncated, or compressed in a way that LibRaw does not know."
+        ) from error
+
+
+def _tile_pattern(raw: rawpy.RawPy) -> NDArray[np.uint8]:
+    """Colour indices of the 2x2 tile at the top left of the visible area."""
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    return np.array(
+        [[raw.raw_color(top + y, left + x) for x in range(2)] for y in range(2)], np.uint8
+    )
+
+
+def _check_content(counts: NDArray[np.uint16], black: float, white: float, path: Path) -> None:
+    """Refuse mosaics that hold nothing: constant, never above black, or cut off half-way."""
+    low, high = int(counts.min()), int(counts.max())
+    if low == high:
+        raise UnsupportedRawError(
+            f"Expected an exposed mosaic, but every pixel of {path} is {low}: the file is "
+            "truncated or was never written. Copy it from the card again."
+        )
+    if high <= black:
+        raise UnsupportedRawError(
+            f"Expected pixels above the black level {black:g}, but the brightest of {path} is "
+            f"{high}: the file holds no light."
+        )
+    if not black < white:
+        raise UnsupportedRawError(
+            f"Expected a white level above the black level, but LibRaw finds {white:g} and "
+            f"{black:g} in {path}."
+        )
+    varied = np.flatnonzero(counts.min(axis=1) != counts.max(axis=1))
+    empty = counts.shape[0] - 1 - int(varied[-1]) if varied.size else counts.shape[0]
+    if empty >= _EMPTY_ROWS and int(counts[-1, 0]) <= low:
+        raise UnsupportedRawError(
+            f"Expected a whole mosaic, but the last {empty} of {counts.shape[0]} rows of {path} "
+            "are empty: the file is truncated. Copy it from the card again."
+        )
+
+
+def _white_balance(raw: rawpy.RawPy) -> tuple[Triple, WhiteBalanceSource]:
+    """As-shot multipliers with green 1; daylight, then none, where the file has no usable ones."""
+    sources: tuple[tuple[WhiteBalanceSource, Any], ...] = (
+        ("as shot", raw.camera_whitebalance),
+        ("daylight", raw.daylight_whitebalance),
+    )
+    for source, values in sources:
+        red, green, blue = (float(v) for v in list(values)[:3])
+        if red > 0 and green > 0 and blue > 0 and np.isfinite([red, green, blue]).all():
+            return (red / green, 1.0, blue / green), source
+    return (1.0, 1.0, 1.0), "none"
+
+
+def _camera_matrix(raw: rawpy.RawPy) -> tuple[Triple, Triple, Triple] | None:
+    matrix = np.asarray(raw.rgb_xyz_matrix, dtype=np.float64)[:3]
+    if not np.isfinite(matrix).all() or not matrix.any():
+        return None
+    first, second, third = (cast(Triple, tuple(float(v) for v in row)) for row in matrix)
+    return first, second, third
+
+
+def _mosaic_of(raw: rawpy.RawPy, path: Path) -> NDArray[np.uint16]:
+    if raw.raw_type != rawpy.RawType.Flat:
+        cfa_from_pattern(None, "", file_name=path.name)
+    if raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2):
+        cfa_from_pattern(raw.raw_pattern, "", file_name=path.name)
+    counts = raw.raw_image_visible
+    if min(counts.shape) < _SMALLEST_SIDE:
+        raise UnsupportedRawError(
+            f"Expected a mosaic of at least 2x2 pixels, found {counts.shape} in {path}."
+        )
+    return cast("NDArray[np.uint16]", counts[: counts.shape[0] // 2 * 2, : counts.shape[1] // 2 * 2])
+
+
+def load_raw(path: str | Path) -> PackedRaw:
+    """Read a Bayer RAW file.
+
+    The visible area is taken (an odd last row or column is left out), black is subtracted per
+    plane, nothing is clipped and nothing is turned. Where LibRaw knows several white levels, its
+    `white_level` is used.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Planes on the CPU and everything the file says about them.
+
+    Raises:
+        UnsupportedRawError: If the file is missing, damaged, empty or no Bayer RAW.
+    """
+    path = Path(path)
+    _check_file(path)
+    with _open(path) as raw:
+        counts = _mosaic_of(raw, path)
+        pattern = _tile_pattern(raw)
+        cfa = cfa_from_pattern(pattern, raw.color_desc.decode(), file_name=path.name)
+        black = to_packed_order(raw.black_level_per_channel, pattern, cfa)
+        white = float(raw.white_level)
+        _check_content(counts, max(black), white, path)
+        mosaic = torch.from_numpy(counts.view(np.int16)).to(torch.float32)
+        if counts.max() > np.iinfo(np.int16).max:
+            mosaic = torch.from_numpy(counts.astype(np.float32))
+        white_balance, source = _white_balance(raw)
+        matrix = _camera_matrix(raw)
+        orientation = int(raw.sizes.flip)
+        metadata = build_metadata(read_exif(path), raw.other, raw.lens)
+    planes = normalise(pack_bayer(mosaic[None], cfa=cfa), black_level=black, white_level=white)
+    log.info("loaded %s: %s %dx%d", path.name, cfa, *planes.shape[-2:])
+    return PackedRaw(
+        planes=planes,
+        cfa=cfa,
+        black_level=black,
+        white_level=white,
+        white_balance=white_balance,
+        white_balance_source=source,
+        xyz_to_camera=matrix,
+        orientation=orientation,
+        metadata=metadata,
+        file_name=path.name,
+    )
+
+
+def load_metadata(path: str | Path) -> RawMetadata:
+    """What the camera wrote into a file, without unpacking its pixels.
+
+    Raises:
+        UnsupportedRawError: If the file is missing or LibRaw does not know it.
+    """
+    path = Path(path)
+    _check_file(path)
+    opened = rawpy.RawPy()
+    try:
+        opened.open_file(str(path))
+        return build_metadata(read_exif(path), opened.other, opened.lens)
+    except rawpy.LibRawError as error:
+        raise UnsupportedRawError(
+            f"Expected a RAW file as reference, but LibRaw cannot open {path}."
+        ) from error
+    finally:
+        opened.close()

@@ -1,0 +1,1 @@
+"""Taming modules: structure encoder, SFT layers, decoder fusions, attach, checkpoints."""

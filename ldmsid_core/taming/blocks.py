@@ -1,0 +1,102 @@
+"""Building blocks of the taming modules: residual blocks, self-attention, time embedding.
+
+The structure encoder uses ADM's blocks (Dhariwal and Nichol, 2021) with GroupNorm eps 1e-5; the
+decoder fusions use the VAE's residual block with eps 1e-6.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .configs import NORM_GROUPS
+
+_MAX_PERIOD = 10000.0
+
+
+def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding, cosines first, maximal period 10000, in float32.
+
+    Args:
+        timestep: `(B,)` training steps 0..999, integer or float.
+        width: Even.
+
+    Returns:
+        `(B, width)` float32.
+    """
+    half = width // 2
+    index = torch.arange(half, dtype=torch.float32, device=timestep.device)
+    frequency = torch.exp(-math.log(_MAX_PERIOD) * index / half)
+    angle = timestep.float()[:, None] * frequency[None]
+    return torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
+
+
+class TimedResidualBlock(nn.Module):
+    """GroupNorm, SiLU, Conv3x3, plus time; GroupNorm, SiLU, Conv3x3, plus skip."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, time_width: int) -> None:
+        """Build; a 1x1 skip convolution only where the widths differ."""
+        super().__init__()
+        self.norm1 = nn.GroupNorm(NORM_GROUPS, in_channels, eps=1e-5)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(time_width, out_channels)
+        self.norm2 = nn.GroupNorm(NORM_GROUPS, out_channels, eps=1e-5)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(
+            in_channels, out_channels, 1
+        )
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """`(B, in, h, w)` and `(B, time_width)` -> `(B, out, h, w)`."""
+        h = self.conv1(functional.silu(self.norm1(x)))
+        h = h + self.time(functional.silu(time))[:, :, None, None]
+        h = self.conv2(functional.silu(self.norm2(h)))
+        return self.skip(x) + h
+
+
+class SelfAttention(nn.Module):
+    """ADM's attention block: GroupNorm, q k v split per head first, residual."""
+
+    def __init__(self, channels: int, *, heads: int) -> None:
+        """Build for `heads` heads of `channels / heads` channels."""
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.out = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, h, w)` -> the same shape."""
+        batch, channels, height, width = x.shape
+        flat = x.reshape(batch, channels, height * width)
+        qkv = self.qkv(self.norm(flat))
+        per_head = qkv.reshape(batch, self.heads, 3, channels // self.heads, height * width)
+        # Scaling q and k by d**-1/4 each, as ADM does, is the 1/sqrt(d) of SDPA.
+        query, key, value = per_head.transpose(-1, -2).unbind(dim=2)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(-1, -2).reshape(batch, channels, height * width)
+        return (flat + self.out(mixed)).reshape(batch, channels, height, width)
+
+
+class ResidualBlock(nn.Module):
+    """The VAE's residual block with a 1x1 skip, with or without its two norms."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: bool) -> None:
+        """Build; the skip convolution exists where the widths differ."""
+        super().__init__()
+        self.norm1 = nn.GroupNorm(NORM_GROUPS, in_channels, eps=1e-6) if norm else nn.Identity()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(NORM_GROUPS, out_channels, eps=1e-6) if norm else nn.Identity()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(
+            in_channels, out_channels, 1
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, in, h, w)` -> `(B, out, h, w)`."""
+        h = self.conv1(functional.silu(self.norm1(x)))
+        h = self.conv2(functional.silu(self.norm2(h)))
+        return self.skip(x) + h

@@ -1,0 +1,35 @@
+"""The SFT layer: spatial feature transform of a UNet feature (paper 3.2; Wang et al., 2018)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .configs import NORM_GROUPS
+
+
+class SftLayer(nn.Module):
+    """Per-pixel scale and shift of a UNet feature by a structure feature.
+
+    `released` computes `GroupNorm(h) * (1 + gamma) + beta` with a norm of its own, so zero gamma
+    and beta are not the identity. `identity` has no norm and zero-initialised last convolutions:
+    it starts as no change at all, which newly trained modules want.
+    """
+
+    def __init__(self, channels: int, *, features: int, hidden: int, normalise: bool) -> None:
+        """Build for a UNet feature of `channels` channels."""
+        super().__init__()
+        self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-5) if normalise else None
+        self.shared = nn.Conv2d(features, hidden, 3, padding=1)
+        self.gamma = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.beta = nn.Conv2d(hidden, channels, 3, padding=1)
+        if not normalise:
+            for last in (self.gamma, self.beta):
+                for parameter in last.parameters():
+                    nn.init.zeros_(parameter)
+
+    def forward(self, h: Tensor, structure: Tensor) -> Tensor:
+        """`(B, C, h, w)` and `(B, features, h, w)` -> `(B, C, h, w)`."""
+        shared = functional.relu(self.shared(structure))
+        base = h if self.norm is None else self.norm(h)
+        return base * (1.0 + self.gamma(shared)) + self.beta(shared)

@@ -1,0 +1,113 @@
+"""Batches of clean training images: a pure function of seed and step, so runs can resume."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from .palette import draw_palette
+from .photographs import training_photographs
+from .procedural import procedural_image
+
+log = logging.getLogger(__name__)
+
+
+class ImagePool:
+    """A sliding window over the endless procedural sequence, with photographs beside it.
+
+    The window moves on by one image every `renew_every` steps; what a batch holds follows
+    from `(seed, step)` alone, whatever was asked before.
+    """
+
+    def __init__(
+        self, *, seed: int, window: int, side: int, renew_every: int, photograph_share: float
+    ) -> None:
+        """Load the photographs; procedural images are drawn when first needed.
+
+        Args:
+            seed: Names the sequence of images and of crops.
+            window: Procedural images held at a time.
+            side: Their side in pixels.
+            renew_every: Steps after which the oldest is replaced by a new one.
+            photograph_share: Share of crops taken from photographs, unit range.
+        """
+        self._seed = seed
+        self._window = window
+        self._side = side
+        self._renew_every = renew_every
+        self._photograph_share = photograph_share
+        self._photographs = training_photographs() if photograph_share > 0 else []
+        self._drawn: dict[int, NDArray[np.uint8]] = {}
+
+    def _procedural(self, first: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        index = int(rng.integers(first, first + self._window))
+        if index not in self._drawn:
+            self._drawn = {i: image for i, image in self._drawn.items() if i >= first}
+            self._drawn[index] = procedural_image(self._seed, index, size=self._side)
+        return self._drawn[index]
+
+    def batch(self, step: int, *, count: int, crop: int) -> Tensor:
+        """Crops at random scale, turned, flipped and tinted.
+
+        Args:
+            step: Training step.
+            count: Batch size.
+            crop: Side of the crops in pixels, at most the pool's side.
+
+        Returns:
+            `(count, 3, crop, crop)` sRGB, unit range.
+        """
+        rng = np.random.default_rng((self._seed, 7, step))
+        first = step // self._renew_every
+        crops = []
+        for _ in range(count):
+            if self._photographs and rng.random() < self._photograph_share:
+                image = self._photographs[int(rng.integers(len(self._photographs)))]
+                image = _colourise(rng, image)
+            else:
+                image = self._procedural(first, rng)
+            crops.append(_augment(rng, _random_crop(rng, image, crop)))
+        return torch.stack(crops)
+
+
+def _random_crop(rng: np.random.Generator, image: NDArray[np.uint8], crop: int) -> Tensor:
+    largest = min(image.shape[0], image.shape[1], 3 * crop)
+    side = int(np.exp(rng.uniform(np.log(min(crop, largest)), np.log(largest))))
+    y = int(rng.integers(0, image.shape[0] - side + 1))
+    x = int(rng.integers(0, image.shape[1] - side + 1))
+    piece = torch.from_numpy(image[y : y + side, x : x + side].copy()).permute(2, 0, 1)
+    unit = piece.float()[None] / 255.0
+    if side != crop:
+        unit = functional.interpolate(
+            unit, size=(crop, crop), mode="bilinear", antialias=True, align_corners=False
+        )
+    return unit[0]
+
+
+def _colourise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A grey photograph in two colours of a natural palette; a coloured one unchanged."""
+    sample = image[::17, ::17].astype(np.int16)
+    if np.abs(sample[..., 0] - sample[..., 1]).max() > 2:
+        return image
+    first, second = draw_palette(rng, 2)
+    if first.sum() > second.sum():
+        first, second = second, first
+    ramp = np.linspace(0.0, 1.0, 256, dtype=np.float32)[:, None]
+    table = np.clip((first * 0.3) * (1.0 - ramp) + (0.4 + 0.6 * second) * ramp, 0.0, 1.0)
+    return np.asarray((table * 255.0).astype(np.uint8)[image[..., 0]])
+
+
+def _augment(rng: np.random.Generator, image: Tensor) -> Tensor:
+    image = torch.rot90(image, int(rng.integers(0, 4)), dims=(1, 2))
+    if rng.random() < 0.5:
+        image = image.flip(2)
+    grey = image.mean(dim=0, keepdim=True)
+    image = grey + (image - grey) * float(np.exp(rng.normal(0.0, 0.25)))
+    tint = torch.from_numpy(np.exp(rng.normal(0.0, 0.06, (3, 1, 1))).astype(np.float32))
+    image = image * tint * float(np.exp(rng.normal(0.0, 0.2)))
+    return image.clamp(0.0, 1.0)

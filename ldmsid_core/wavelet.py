@@ -1,0 +1,168 @@
+"""Orthonormal Haar pyramid of packed RAW planes (paper: three-level 2-D DWT of the RAW).
+
+With a, b, c, d the even/even, odd/even, even/odd and odd/odd (row/column) samples of a 2x2 block:
+`ll = (a+b+c+d)/2`, `hl = (-a-b+c+d)/2`, `lh = (-a+b-c+d)/2`, `hh = (a-b-c+d)/2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import ShapeError
+
+LEVELS = 3
+PAD_MULTIPLE = 64
+_BLOCK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class SubBands:
+    """A three-level Haar pyramid; index 0 holds level 1 (half size), index 2 level 3.
+
+    Attributes:
+        ll: Three tensors `(B, 4, h, w)`; a flat image's value doubles at each level.
+        detail: Three tensors `(B, 12, h, w)`: hl, lh, hh of all four planes each.
+        content_size: Height and width of the packed planes before padding.
+    """
+
+    ll: tuple[Tensor, Tensor, Tensor]
+    detail: tuple[Tensor, Tensor, Tensor]
+    content_size: tuple[int, int]
+
+    @property
+    def structure_input(self) -> Tensor:
+        """What the structure encoder sees: level-3 `ll`, `(B, 4, H/8, W/8)`."""
+        return self.ll[LEVELS - 1]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> SubBands:
+        """The same bands elsewhere or in another dtype."""
+
+        def move(bands: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            first, second, third = (band.to(device, dtype) for band in bands)
+            return first, second, third
+
+        return SubBands(move(self.ll), move(self.detail), self.content_size)
+
+
+def haar_dwt2(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """One level of the Haar transform over the last two dimensions.
+
+    Args:
+        planes: `(B, C, H, W)`, H and W even.
+
+    Returns:
+        `ll` `(B, C, H/2, W/2)` and `detail` `(B, 3C, H/2, W/2)`: hl, lh, hh band-major.
+
+    Raises:
+        ShapeError: If H or W is odd.
+    """
+    batch, channels, height, width = planes.shape
+    if height % 2 or width % 2:
+        raise ShapeError(f"Expected even height and width, found {height}x{width}; pad first.")
+    ll = planes.new_empty(batch, channels, height // 2, width // 2)
+    detail = planes.new_empty(batch, 3 * channels, height // 2, width // 2)
+    bands = detail.view(batch, 3, channels, height // 2, width // 2)
+    # In blocks of rows that stay in the cache: the transform is bound by memory, not arithmetic.
+    rows = max(1, _BLOCK_BYTES // (2 * width * channels * planes.element_size()))
+    for start in range(0, height // 2, rows):
+        stop = min(start + rows, height // 2)
+        block = planes[:, :, 2 * start : 2 * stop]
+        half = block * 0.5
+        upper, lower = half[:, :, 0::2], half[:, :, 1::2]
+        along, across = upper + lower, lower - upper
+        even, odd = along[..., 0::2], along[..., 1::2]
+        torch.add(even, odd, out=ll[:, :, start:stop])
+        torch.sub(odd, even, out=bands[:, 0, :, start:stop])
+        even, odd = across[..., 0::2], across[..., 1::2]
+        torch.add(even, odd, out=bands[:, 1, :, start:stop])
+        torch.sub(odd, even, out=bands[:, 2, :, start:stop])
+    return ll, detail
+
+
+def haar_idwt2(ll: Tensor, detail: Tensor) -> Tensor:
+    """The exact inverse of `haar_dwt2`.
+
+    Args:
+        ll: `(B, C, h, w)`.
+        detail: `(B, 3C, h, w)`, hl, lh, hh band-major.
+
+    Returns:
+        `(B, C, 2h, 2w)`.
+
+    Raises:
+        ShapeError: If the two do not belong together.
+    """
+    batch, channels, height, width = ll.shape
+    if detail.shape != (batch, 3 * channels, height, width):
+        raise ShapeError(
+            f"Expected detail of shape {(batch, 3 * channels, height, width)} beside ll of shape "
+            f"{tuple(ll.shape)}, found {tuple(detail.shape)}."
+        )
+    hl, lh, hh = detail.split(channels, dim=1)
+    planes = ll.new_empty(batch, channels, 2 * height, 2 * width)
+    planes[:, :, 0::2, 0::2] = (ll - hl - lh + hh) * 0.5
+    planes[:, :, 1::2, 0::2] = (ll - hl + lh - hh) * 0.5
+    planes[:, :, 0::2, 1::2] = (ll + hl - lh - hh) * 0.5
+    planes[:, :, 1::2, 1::2] = (ll + hl + lh + hh) * 0.5
+    return planes
+
+
+def _mirrored_index(length: int, padded: int, device: torch.device) -> Tensor:
+    """Indices that continue an axis by mirroring without repeating the edge, however far."""
+    if length == 1:
+        return torch.zeros(padded, dtype=torch.long, device=device)
+    period = 2 * (length - 1)
+    index = torch.arange(padded, device=device) % period
+    return torch.where(index < length, index, period - index)
+
+
+def pad_to_multiple(planes: Tensor, multiple: int = PAD_MULTIPLE) -> Tensor:
+    """Mirror the bottom and right edges until both sides are multiples of `multiple`.
+
+    Works for any size, also where the pad is longer than the side.
+    """
+    height, width = planes.shape[-2:]
+    rows, columns = -height % multiple, -width % multiple
+    if rows:
+        planes = planes.index_select(-2, _mirrored_index(height, height + rows, planes.device))
+    if columns:
+        planes = planes.index_select(-1, _mirrored_index(width, width + columns, planes.device))
+    return planes
+
+
+def split_bands(planes: Tensor, *, multiple: int = PAD_MULTIPLE) -> SubBands:
+    """The padded three-level pyramid of packed planes.
+
+    Args:
+        planes: `(B, 4, H, W)` in model range, any size.
+        multiple: Sides are padded to multiples of this, itself a multiple of 8. 64 is what the
+            whole network needs; 8 is enough for a decoder alone.
+
+    Returns:
+        Bands of the padded planes.
+
+    Raises:
+        ShapeError: If `planes` is not `(B, 4, H, W)` with at least one pixel.
+    """
+    if planes.ndim != 4 or planes.shape[1] != 4 or 0 in planes.shape:
+        raise ShapeError(f"Expected packed planes (B, 4, H, W), found {tuple(planes.shape)}.")
+    size = (planes.shape[2], planes.shape[3])
+    current = pad_to_multiple(planes, multiple)
+    lls, details = [], []
+    for _ in range(LEVELS):
+        current, detail = haar_dwt2(current)
+        lls.append(current)
+        details.append(detail)
+    return SubBands((lls[0], lls[1], lls[2]), (details[0], details[1], details[2]), size)
+
+
+def merge_bands(bands: SubBands) -> Tensor:
+    """Packed planes of a pyramid, cropped to the content: the inverse of `split_bands`."""
+    current = bands.ll[LEVELS - 1]
+    for detail in reversed(bands.detail):
+        current = haar_idwt2(current, detail)
+    height, width = bands.content_size
+    return current[:, :, :height, :width]

@@ -101,7 +101,7 @@ def haar_idwt2(ll: Tensor, detail: Tensor) -> Tensor:
             f"Expected detail of shape {(batch, 3 * channels, height, width)} beside ll of shape "
             f"{tuple(ll.shape)}, found {tuple(detail.shape)}."
         )
-    hl, lh, hh = detail.split(channels, dim=1)
+    hl, lh, hh = detail.chunk(3, dim=1)
     planes = ll.new_empty(batch, channels, 2 * height, 2 * width)
     planes[:, :, 0::2, 0::2] = (ll - hl - lh + hh) * 0.5
     planes[:, :, 1::2, 0::2] = (ll - hl + lh - hh) * 0.5

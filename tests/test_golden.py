@@ -86,23 +86,35 @@ def _ctor(text: str) -> dict[str, int]:
     return {k.strip(): int(v) for k, v in (part.split("=") for part in inside.split(","))}
 
 
-def _residual_dual(ctor: dict[str, int], case: dict[str, object], vectors: g.Golden, name: str,
-                   state: dict[str, Tensor]) -> Tensor:
+def _residual_dual(
+    ctor: dict[str, int],
+    case: dict[str, object],
+    vectors: g.Golden,
+    name: str,
+    state: dict[str, Tensor],
+) -> Tensor:
     """A modulated UNet residual block: diffusers' own block with our SFT hooked in."""
     from diffusers.models.resnet import ResnetBlock2D
 
     out = ctor.get("out_channels", ctor["channels"])
     block = ResnetBlock2D(
-        in_channels=ctor["channels"], out_channels=out, temb_channels=ctor["emb_channels"],
+        in_channels=ctor["channels"],
+        out_channels=out,
+        temb_channels=ctor["emb_channels"],
         eps=1e-5,
     )
     inner = {
-        "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
-        "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+        "in_layers.0": "norm1",
+        "in_layers.2": "conv1",
+        "emb_layers.1": "time_emb_proj",
+        "out_layers.0": "norm2",
+        "out_layers.3": "conv2",
+        "skip_connection": "conv_shortcut",
     }
     prefix = f"{case['module']}."
     names = {
-        f"{prefix}{old}.{end}": f"{new}.{end}" for old, new in inner.items()
+        f"{prefix}{old}.{end}": f"{new}.{end}"
+        for old, new in inner.items()
         for end in ("weight", "bias")
     }
     hosts.load_renamed(block, state, names)
@@ -201,7 +213,9 @@ def test_golden_decoder(size: str) -> None:
         keys = g.manifest(f"ckpt_vae_{case['config']}")
         vae, taming = hosts.build_decoder(g.weights(vectors.tag, keys, case["variant"]))
         with attach_decoder_taming(vae, taming) as decode:
-            found = decode(vectors[f"{name}.in.z"], split_bands(vectors[f"{name}.in.raw"], multiple=8))
+            found = decode(
+                vectors[f"{name}.in.z"], split_bands(vectors[f"{name}.in.raw"], multiple=8)
+            )
         g.assert_close(found, vectors[f"{name}.out.image"], NETWORK, f"{size} {name}")
 
 
@@ -230,18 +244,18 @@ def _check_ddpm(vectors: g.Golden, head: str) -> None:
     part = {k.split(".", 1)[1]: v for k, v in vectors.tensors.items() if k.startswith(head + ".")}
     coef1, coef2 = part["posterior_mean_coef1"], part["posterior_mean_coef2"]
     recip, recipm1 = part["sqrt_recip_alphas_cumprod"], part["sqrt_recipm1_alphas_cumprod"]
-    one, zero = torch.ones(1), torch.zeros(1)
+    one, zero = torch.ones(1, 1), torch.zeros(1, 1)
     from_x, from_eps, log_variance = [], [], []
     for step in ddpm.timesteps.flip(0):
-        noise = torch.randn(1, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(1, 1, generator=torch.Generator().manual_seed(0))
         added = noise * ddpm._get_variance(step) ** 0.5 if step > 0 else zero
         for sample, eps, into in ((one, zero, from_x), (zero, one, from_eps)):
             generator = torch.Generator().manual_seed(0)
             into.append(ddpm.step(eps, step, sample, generator=generator).prev_sample - added)
         log_variance.append(torch.as_tensor(ddpm._get_variance(step)).log().reshape(1))
-    g.assert_close(torch.cat(from_x), coef1 * recip + coef2, NETWORK, f"{head} x")
+    g.assert_close(torch.cat(from_x)[:, 0], coef1 * recip + coef2, NETWORK, f"{head} x")
     # The last step's x0 coefficient is a difference of nearly equal numbers in float32.
-    g.assert_close(torch.cat(from_eps), -coef1 * recipm1, 1e-4, f"{head} eps")
+    g.assert_close(torch.cat(from_eps)[:, 0], -coef1 * recipm1, 1e-4, f"{head} eps")
     wanted = part["posterior_log_variance_clipped"]
     g.assert_close(torch.cat(log_variance)[1:], wanted[1:], NETWORK, f"{head} variance")
 

@@ -30,7 +30,9 @@ _VAE_ATTENTION = {
     "proj_out": "to_out.0",
 }
 _BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)\.(\d+)\.(?:(\d+)\.)?(.+)")
-_VAE_BLOCK = re.compile(r"(encoder|decoder)\.(down|up)\.(\d)\.(block\.(\d+)|(?:down|up)sample)\.(.+)")
+_VAE_BLOCK = re.compile(
+    r"(encoder|decoder)\.(down|up)\.(\d)\.(block\.(\d+)|(?:down|up)sample)\.(.+)"
+)
 _VAE_MIDDLE = re.compile(r"(encoder|decoder)\.mid\.(block_(\d)|attn_1)\.(.+)")
 
 
@@ -94,7 +96,7 @@ def vae_names(keys: Iterable[str]) -> dict[str, str]:
             else:
                 names[key] = f"{side}.mid_block.resnets.{int(number) - 1}.{rest}"
         elif block is not None:
-            side, way, level, what, index, rest = block.groups()
+            side, way, level, _, index, rest = block.groups()
             place = int(level) if way == "down" else 3 - int(level)
             inner = f"resnets.{index}" if index is not None else f"{way}samplers.0"
             rest = rest.replace("nin_shortcut", "conv_shortcut")

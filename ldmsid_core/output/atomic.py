@@ -51,3 +51,21 @@ def written_atomically(path: Path, *, overwrite: bool) -> Iterator[Path]:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Make an output folder and see that it takes files, before long work starts.
+
+    Raises:
+        OutputError: If it cannot be made or written to.
+    """
+    probe = folder / f".{secrets.token_hex(4)}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write into the folder {folder}: {error.strerror or error}. Choose another "
+            "with -o."
+        ) from error

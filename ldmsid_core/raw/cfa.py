@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def cfa_from_pattern(pattern: Any, colour_names: str, *, file_name: str) -> CfaP
             f"Expected one of {', '.join(CFA_PATTERNS)}, but {file_name} has the filter layout "
             f"{letters}; such sensors are not supported."
         )
-    return cast(CfaPattern, letters)
+    return letters
 
 
 def to_packed_order(

@@ -23,7 +23,7 @@ _SCENE_TRIM = 0.08
 def _trimmed_mean(values: Tensor, share: float) -> Tensor:
     """Mean along the last axis without the lowest and the highest `share` of it."""
     ordered = values.sort(dim=-1).values
-    cut = int(round(ordered.shape[-1] * share))
+    cut = round(ordered.shape[-1] * share)
     kept = ordered[..., cut : ordered.shape[-1] - cut]
     return kept.mean(dim=-1)
 

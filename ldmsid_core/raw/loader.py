@@ -134,7 +134,9 @@ def _mosaic_of(raw: rawpy.RawPy, path: Path) -> NDArray[np.uint16]:
         raise UnsupportedRawError(
             f"Expected a mosaic of at least 2x2 pixels, found {counts.shape} in {path}."
         )
-    return cast("NDArray[np.uint16]", counts[: counts.shape[0] // 2 * 2, : counts.shape[1] // 2 * 2])
+    return cast(
+        "NDArray[np.uint16]", counts[: counts.shape[0] // 2 * 2, : counts.shape[1] // 2 * 2]
+    )
 
 
 def load_raw(path: str | Path) -> PackedRaw:

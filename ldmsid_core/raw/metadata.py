@@ -22,8 +22,15 @@ def read_exif(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             return dict(exifread.process_file(stream, details=False))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError,
-            ExifError) as error:
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        ExifError,
+    ) as error:
         log.info("no EXIF data in %s: %s", path.name, error)
         return {}
     finally:
@@ -80,3 +87,21 @@ def build_metadata(tags: dict[str, Any], other: Any, lens: Any) -> RawMetadata:
         lens=_text(tags, "EXIF LensModel") or str(lens.model).strip() or None,
         taken_at=_time(tags, other.timestamp),
     )
+
+
+def read_gps(path: Path) -> dict[int, Any] | None:
+    """EXIF GPS tags of a file by number, as Pillow writes them; None where there are none."""
+    tags: dict[int, Any] = {}
+    for name, tag in read_exif(path).items():
+        if not name.startswith("GPS "):
+            continue
+        values = tag.values
+        if isinstance(values, str):
+            tags[tag.tag] = values.strip("\0")
+        elif tag.tag in (0, 5):  # version and altitude reference are bytes
+            tags[tag.tag] = bytes(int(v) for v in values)
+        else:
+            numbers = tuple(float(v) for v in values)
+            tags[tag.tag] = numbers[0] if len(numbers) == 1 else numbers
+    has_place = any(number in tags for number in (2, 4))
+    return tags if has_place else None

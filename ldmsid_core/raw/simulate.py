@@ -36,7 +36,7 @@ def srgb_to_linear(image: Tensor) -> Tensor:
 
 
 def linear_to_srgb(image: Tensor) -> Tensor:
-    """sRGB values of linear light, unit range (IEC 61966-2-1); clips below 0 and above 1."""
+    """Values in sRGB of linear light, unit range (IEC 61966-2-1); clips below 0 and above 1."""
     image = image.clamp(0.0, 1.0)
     return torch.where(
         image <= 0.0031308, image * 12.92, 1.055 * image.clamp(min=1e-8) ** (1.0 / 2.4) - 0.055

@@ -30,7 +30,10 @@ def _accepts(kind: str, value: object) -> bool:
             isinstance(item, (int, float)) and not isinstance(item, bool) for item in value
         )
     allowed: dict[str, tuple[type, ...]] = {
-        "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+        "str": (str,),
     }
     wanted = allowed.get(kind)
     if wanted is None:

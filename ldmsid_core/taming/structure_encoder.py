@@ -25,7 +25,9 @@ class _Level(nn.Module):
         count = config.blocks if level in config.attention_levels else 0
         self.attentions = nn.ModuleList(SelfAttention(channels, heads=heads) for _ in range(count))
         last = level == len(config.multipliers) - 1
-        self.down = None if last else nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.down: nn.Conv2d | None = None
+        if not last:
+            self.down = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         for index, block in enumerate(self.blocks):
@@ -86,10 +88,13 @@ class StructureEncoder(nn.Module):
         x = self.conv_in(ll)
         tapped: list[Tensor] = []
         for level in self.levels:
+            assert isinstance(level, _Level)
             x = level(x, time)
             if level.down is not None:
                 tapped.append(x)
                 x = level.down(x)
         x = self.middle_out(self.middle_attention(self.middle_in(x, time)), time)
         tapped.append(x)
-        return [head(feature, time) for head, feature in zip(self.feature_heads, tapped, strict=True)]
+        return [
+            head(feature, time) for head, feature in zip(self.feature_heads, tapped, strict=True)
+        ]

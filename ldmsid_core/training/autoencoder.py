@@ -7,15 +7,16 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .colour_path import start_as_colour_average
 from .images import ImagePool
 from .loop import LossFunction, StageConfig
 
 
 def multiscale_l1(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error at full size, a quarter and a sixteenth, summed.
+    """Mean absolute error at full size, a quarter and a sixteenth, and that of coarse colour.
 
-    The coarse terms weigh colour and brightness of areas, which an L1 at full size lets go in
-    favour of edges.
+    An L1 at full size lets the colour and brightness of areas go in favour of edges; the coarse
+    terms weigh them, and the differences of channels weigh colour apart from brightness.
 
     Args:
         found: `(B, 3, H, W)`.
@@ -24,7 +25,8 @@ def multiscale_l1(found: Tensor, wanted: Tensor) -> Tensor:
     difference = found.float() - wanted.float()
     total = difference.abs().mean()
     for factor in (4, 16):
-        total = total + functional.avg_pool2d(difference, factor).abs().mean()
+        coarse = functional.avg_pool2d(difference, factor)
+        total = total + coarse.abs().mean() + coarse.diff(dim=1).abs().mean()
     return total
 
 
@@ -66,12 +68,12 @@ def autoencoder_loss(
 
 
 def build_tiny_vae(seed: int) -> AutoencoderKL:
-    """A freshly initialised VAE of the embedded model's shape; the global RNG is restored."""
+    """A fresh VAE of the embedded model's shape; the global RNG is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = AutoencoderKL(**TINY_VAE)
-    for parameter in vae.parameters():
-        parameter.requires_grad_(True)
+    start_as_colour_average(vae)
+    set_trainable(vae, trainable=True)
     return vae
 
 
@@ -80,8 +82,8 @@ TINY_VAE: dict[str, object] = {
     "out_channels": 3,
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (32, 64, 96, 96),
-    "layers_per_block": 2,
+    "block_out_channels": (96, 96, 96, 96),
+    "layers_per_block": 1,
     "latent_channels": 4,
     "norm_num_groups": 32,
     "sample_size": 512,

@@ -134,11 +134,11 @@ def run_stage(
                     f"of {state_path} is intact: lower learning_rate and run again."
                 )
             optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()
+            losses["loss"].backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
             optimiser.step()
             rows.writerow(
-                [step, f"{float(norm):.4g}", *(f"{k}={float(v):.5g}" for k, v in losses.items())]
+                [step, f"{norm.item():.4g}", *(f"{k}={v.item():.5g}" for k, v in losses.items())]
             )
             if step % 20 == 0:
                 stream.flush()

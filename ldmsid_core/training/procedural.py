@@ -40,8 +40,9 @@ def _radii(rng: np.random.Generator, size: int, count: int) -> NDArray[np.float6
     return 1.0 / np.sqrt(u / high**2 + (1.0 - u) / low**2)
 
 
-def _draw_leaf(draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, radius: float,
-               label: int) -> tuple[float, float]:
+def _draw_leaf(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, radius: float, label: int
+) -> tuple[float, float]:
     cx, cy = rng.uniform(-0.1, 1.1, 2) * size
     turn = rng.uniform(0.0, 2.0 * np.pi)
     aspect = np.exp(rng.normal(0.0, 0.5))
@@ -124,9 +125,7 @@ def shaded_solids(rng: np.random.Generator, size: int) -> FloatArray:
     yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
     first, second = draw_palette(rng, 2)
     turn = rng.uniform(0.0, 2.0 * np.pi)
-    ramp = np.clip(
-        0.5 + (xx - 0.5) * np.cos(turn) + (yy - 0.5) * np.sin(turn), 0.0, 1.0
-    )[..., None]
+    ramp = np.clip(0.5 + (xx - 0.5) * np.cos(turn) + (yy - 0.5) * np.sin(turn), 0.0, 1.0)[..., None]
     image = first * ramp + second * (1.0 - ramp)
     light = rng.normal(size=3)
     light = light / np.linalg.norm(light)
@@ -150,17 +149,19 @@ def text_page(rng: np.random.Generator, size: int) -> FloatArray:
     """Lines of random letters on paper, signs or dead leaves."""
     plain = rng.random() < 0.6
     paper, ink = draw_palette(rng, 2)
-    ground = (
-        np.broadcast_to(paper, (size, size, 3)) if plain else dead_leaves(rng, size)
-    )
+    ground = np.broadcast_to(paper, (size, size, 3)) if plain else dead_leaves(rng, size)
     mask = Image.new("L", (size, size), 0)
     draw = ImageDraw.Draw(mask)
     y = rng.uniform(0.0, 0.1) * size
     while y < size:
         height = float(np.exp(rng.uniform(np.log(size * 0.02), np.log(size * 0.16))))
         words = "".join(rng.choice([*_LETTERS, *"     "], 60))
-        draw.text((rng.uniform(-0.2, 0.3) * size, y), words, fill=255,
-                  font=ImageFont.load_default(size=height))
+        draw.text(
+            (rng.uniform(-0.2, 0.3) * size, y),
+            words,
+            fill=255,
+            font=ImageFont.load_default(size=height),
+        )
         y += height * rng.uniform(1.1, 2.5)
     if rng.random() < 0.5:
         mask = mask.rotate(float(rng.uniform(-45.0, 45.0)), resample=Image.Resampling.BILINEAR)
@@ -184,8 +185,10 @@ def light_up(rng: np.random.Generator, image: FloatArray) -> FloatArray:
     level = image.mean() + 1e-6
     wanted = rng.beta(2.2, 2.8)
     image = np.clip(image * tint, 0.0, None)
-    image = image * (0.5 * wanted / level + 0.5) if rng.random() < 0.7 else image
-    return np.clip(image, 0.0, 1.0) ** np.float32(np.exp(rng.normal(0.0, 0.25)))
+    if rng.random() < 0.7:
+        image = image * (0.5 * wanted / level + 0.5)
+    contrast = np.exp(rng.normal(0.0, 0.25))
+    return np.asarray(np.clip(image, 0.0, 1.0) ** contrast, dtype=np.float32)
 
 
 _KINDS = (dead_leaves, texture_field, pattern, shaded_solids, text_page)

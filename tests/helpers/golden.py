@@ -49,7 +49,7 @@ def load_golden(name: str) -> Golden:
         pytest.skip(f"no reference vectors at {path}: set LDMSID_GOLDEN")
     with safe_open(str(path), "pt") as stored:
         raw = dict(stored.metadata())
-        tensors = {key: stored.get_tensor(key) for key in stored.keys()}
+        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
     metadata = {k: json.loads(v) if v[:1] in "{[" else v for k, v in raw.items()}
     return Golden(raw["tag"], metadata, tensors)
 

@@ -46,9 +46,7 @@ def encoder_config(config: dict[str, Any]) -> StructureEncoderConfig:
     )
 
 
-def taming_config(
-    encoder: dict[str, Any], unet: dict[str, Any], state: State
-) -> UNetTamingConfig:
+def taming_config(encoder: dict[str, Any], unet: dict[str, Any], state: State) -> UNetTamingConfig:
     """Ours for the released constructors' arguments; the SFT width is read off the weights."""
     hidden = next(v.shape[0] for k, v in state.items() if k.endswith("sft_layer.mlp_shared.0.bias"))
     return UNetTamingConfig(
@@ -79,9 +77,7 @@ def build_unet(config: dict[str, Any], state: State) -> UNet2DConditionModel:
             out_channels=config["out_channels"],
             block_out_channels=widths,
             layers_per_block=blocks,
-            down_block_types=tuple(
-                "CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends
-            ),
+            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
             up_block_types=tuple(
                 "CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)
             ),

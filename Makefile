@@ -1,0 +1,40 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(VENV)/ready
+
+# Torch goes in first and pinned: nothing that follows may then choose another build of it.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/ldmsid synth astronaut --ratio 250 --iso 1600 --overwrite -o out/astronaut.dng
+	$(BIN)/ldmsid enhance out/astronaut.dng --ratio 250 --overwrite -o out
+	$(BIN)/ldmsid score out/astronaut.dng out/astronaut.png out/astronaut_truth.png \
+		--sheet out/sheet.png
+	@echo "Look at out/sheet.png: naively amplified | enhanced | truth."
+
+test: lint
+	$(BIN)/python -P -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/raw_load.py
+	$(BIN)/python benchmarks/haar.py
+	$(BIN)/python benchmarks/enhance_12mp.py
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,247 @@
+"""The `ldmsid` command: enhance, info, synth, train, evaluate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .errors import LdmSidError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _one_clear_line(command: _Command) -> _Command:
+    """Turn our errors into one line on stderr and exit code 1, Ctrl-C into 130."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except LdmSidError as error:
+            click.echo(f"ldmsid: {' '.join(str(error).split())}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("ldmsid: interrupted; nothing half-written is left.", err=True)
+            sys.exit(130)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+_threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads; default: all."
+)
+_quiet_option = click.option("--quiet", is_flag=True, help="No progress bars, no chatter.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+_overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace results that exist already."
+)
+_seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the noise."
+)
+_device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
+)
+_dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="What to compute in.",
+)
+_steps_option = click.option(
+    "--steps", type=click.IntRange(1, 1000), default=None, help="Sampling steps; default 12."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ldmsid")
+@click.option("--verbose", is_flag=True, help="Log what is loaded.")
+def main(verbose: bool) -> None:
+    """See in the dark: dark camera RAW files become clean photographs."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s"
+    )
+
+
+@main.command()
+@click.argument("raws", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="Folder for the results, made if needed.")  # fmt: skip
+@click.option("--ratio", default="auto", show_default=True,
+              help="Exposure ratio: 250 means 1/250 of the light needed; or auto.")  # fmt: skip
+@click.option("--reference", type=click.Path(path_type=Path),
+              help="A longer exposure of the scene: ratio from the EXIF pair.")  # fmt: skip
+@click.option("--format", "output_format", default="png", show_default=True,
+              type=click.Choice(["png", "png16", "tiff16"]), help="8 or 16 bits.")  # fmt: skip
+@click.option("--sampler", default="dpmpp-2m", show_default=True,
+              type=click.Choice(["dpmpp-2m", "unipc", "ddim", "ddim-released", "ddpm-released"]),
+              help="Solver; the released ones reproduce published numbers.")  # fmt: skip
+@click.option("--host", type=click.Path(path_type=Path), help="Host weights; default: embedded.")
+@click.option("--taming", type=click.Path(path_type=Path),
+              help="Taming checkpoint; default: embedded.")  # fmt: skip
+@click.option("--keep-gps", is_flag=True, help="Keep the place where the picture was taken.")
+@_steps_option
+@_seed_option
+@_device_option
+@_dtype_option
+@_threads_option
+@_overwrite_option
+@_quiet_option
+@_json_option
+@_one_clear_line
+def enhance(**options: Any) -> None:
+    """Turn dark RAWS (files, folders, globs) into photographs.
+
+    A file that fails is reported and the others go on; the exit code is then 1.
+    """
+    from .cli_enhance import EnhanceOptions, enhance_files
+
+    _set_threads(options.pop("threads"))
+    steps = options.pop("steps")
+    as_json, quiet = options.pop("as_json"), options["quiet"]
+    raws = options.pop("raws")
+    settings = EnhanceOptions(**options, **({} if steps is None else {"steps": steps}))
+    reports = enhance_files(raws, settings)
+    failed = [r for r in reports if "error" in r]
+    if as_json:
+        click.echo(json.dumps(reports))
+    for report in reports:
+        if "error" in report:
+            click.echo(f"ldmsid: {report['error']}", err=True)
+        elif not quiet and not as_json:
+            click.echo(
+                f"{report['output']}  ratio {report['exposure_ratio']:.4g}  "
+                f"{report['seconds']:.1f} s"
+            )
+    if failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("raw", type=click.Path(path_type=Path))
+@_json_option
+@_one_clear_line
+def info(raw: Path, as_json: bool) -> None:
+    """Print what a RAW file says about itself."""
+    from .raw.exposure import auto_exposure_ratio, scene_brightness
+    from .raw.loader import load_raw
+
+    loaded = load_raw(raw)
+    values = {
+        **loaded.header(),
+        "brightness": scene_brightness(loaded),
+        "auto_ratio": auto_exposure_ratio(loaded),
+    }
+    if as_json:
+        click.echo(json.dumps(values))
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        shown = "not in the file" if value is None else value
+        click.echo(f"{name.ljust(width)}  {shown}")
+
+
+@main.command()
+@click.argument("photograph")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="The DNG to write.")  # fmt: skip
+@click.option("--ratio", type=float, default=250.0, show_default=True, help="Exposure ratio.")
+@click.option("--iso", type=float, default=1600.0, show_default=True, help="100 to 25600.")
+@click.option("--size", type=click.IntRange(64, 8192), default=None,
+              help="Scale the longer side to this many pixels first.")  # fmt: skip
+@_seed_option
+@_overwrite_option
+@_one_clear_line
+def synth(photograph: str, **options: Any) -> None:
+    """Make a dark, noisy DNG with known truth from a PHOTOGRAPH.
+
+    PHOTOGRAPH is a picture file, or the name of a bundled one: astronaut, chelsea, coffee,
+    rocket. Beside the DNG lies the truth, as NAME_truth.png.
+    """
+    from .cli_synth import synthesise
+
+    for path in synthesise(photograph, **options):
+        click.echo(str(path))
+
+
+@main.command()
+@click.argument("raw", type=click.Path(path_type=Path))
+@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("truth", type=click.Path(path_type=Path))
+@click.option("--sheet", type=click.Path(path_type=Path), default=None,
+              help="Write a sheet: naively amplified | enhanced | truth.")  # fmt: skip
+@_json_option
+@_one_clear_line
+def score(raw: Path, result: Path, truth: Path, sheet: Path | None, as_json: bool) -> None:
+    """Score the RESULT of enhancing RAW against its TRUTH."""
+    from .cli_score import score_result
+
+    scores = score_result(raw, result, truth, sheet=sheet)
+    if as_json:
+        click.echo(json.dumps(scores))
+        return
+    for name, values in scores.items():
+        click.echo(f"{name.ljust(10)} PSNR {values['psnr']:.2f} dB  SSIM {values['ssim']:.3f}")
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="Folder of the run; an unfinished run there is resumed.")  # fmt: skip
+@_threads_option
+@_quiet_option
+@_one_clear_line
+def train(config: Path, output: Path, threads: int | None, quiet: bool) -> None:
+    """Train a small host and its taming modules by a JSON CONFIG.
+
+    CONFIG may be `tiny`, the configuration of the embedded model.
+    """
+    from .training.config import load_training_config
+    from .training.run import train_small_model
+
+    _set_threads(threads)
+    if str(config) == "tiny":
+        config = Path(__file__).parent / "training" / "configs" / "tiny.json"
+    files = train_small_model(load_training_config(config), output, quiet=quiet)
+    click.echo(f"{files.host}\n{files.taming}")
+
+
+@main.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=None,
+              help="Folder for sheets and the table as JSON.")  # fmt: skip
+@click.option("--ratios", default="100,250,300", show_default=True, help="Exposure ratios.")
+@click.option("--iso", type=float, default=1600.0, show_default=True)
+@click.option("--host", type=click.Path(path_type=Path), help="Host weights; default: embedded.")
+@click.option("--taming", type=click.Path(path_type=Path),
+              help="Taming checkpoint; default: embedded.")  # fmt: skip
+@_steps_option
+@_seed_option
+@_device_option
+@_dtype_option
+@_threads_option
+@_quiet_option
+@_json_option
+@_one_clear_line
+def evaluate(**options: Any) -> None:
+    """Compare the model with classical routes on photographs it never saw."""
+    from .cli_evaluate import evaluate_model
+
+    _set_threads(options.pop("threads"))
+    as_json = options.pop("as_json")
+    steps = options.pop("steps")
+    table = evaluate_model(**options, **({} if steps is None else {"steps": steps}))
+    click.echo(json.dumps(table.rows) if as_json else table.to_markdown())

@@ -1,0 +1,171 @@
+"""A host and a taming checkpoint made ready to enhance: device, dtype, sampling, decode."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, HostMismatchError
+from ..pipeline import DecodeLatent, SampleLatent
+from ..taming.attach import attach_decoder_taming, attach_unet_taming
+from ..taming.checkpoint import Taming
+from ..wavelet import SubBands
+from .host import Host
+from .sampling import Progress, initial_noise, sample_latent
+from .schedule import DEFAULT_SAMPLER
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+DEFAULT_STEPS = 12
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a latent is sampled.
+
+    Attributes:
+        steps: Network evaluations.
+        sampler: One of `SAMPLER_NAMES`.
+    """
+
+    steps: int = DEFAULT_STEPS
+    sampler: str = DEFAULT_SAMPLER
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        ConfigError: If there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"Expected a device that this machine has, found {name!r}; try --device auto or cpu."
+        ) from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of `auto`, `fp32`, `bf16`, `fp16`; auto is bf16 where the device computes in it.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    if name != "auto":
+        if name not in DTYPES:
+            raise ConfigError(f"Expected a dtype among auto, {', '.join(DTYPES)}, found {name!r}.")
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and _cpu_computes_bf16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_computes_bf16() -> bool:
+    supported: Any = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported()) if callable(supported) else False
+
+
+def check_fit(host: Host, taming: Taming) -> None:
+    """Refuse a taming checkpoint that was trained for another host.
+
+    Raises:
+        HostMismatchError: If family, prompt width, prediction or scale differ, or a half is
+            missing.
+    """
+    header = taming.header
+    pairs = (
+        ("host family", header.host_family, host.header.family),
+        ("prediction type", header.prediction_type, host.header.prediction_type),
+        ("cross-attention width", header.cross_attention_width, host.cross_attention_width),
+        ("latent scale", round(header.latent_scale, 4), round(host.header.latent_scale, 4)),
+    )
+    for what, wanted, found in pairs:
+        if wanted != found:
+            raise HostMismatchError(
+                f"{taming.name} was trained for {what} {wanted}, but the host {host.name} has "
+                f"{found}; use the host it was trained with."
+            )
+    if taming.unet is None or taming.decoder is None or taming.prompt_embedding is None:
+        raise HostMismatchError(
+            f"Expected UNet taming, decoder taming and a prompt embedding in {taming.name}, "
+            "found only a part; enhancing needs all three."
+        )
+
+
+@contextlib.contextmanager
+def ready_engine(
+    host: Host,
+    taming: Taming,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: SamplingSettings = SamplingSettings(),
+    progress: Progress | None = None,
+) -> Iterator[tuple[SampleLatent, DecodeLatent]]:
+    """Attach taming to a host for the length of a `with` block.
+
+    Args:
+        host: Moved to the device in place.
+        taming: Moved to the device in place.
+        device: Where to compute.
+        dtype: What to compute in.
+        settings: Steps and sampler.
+        progress: Called with (steps done, steps).
+
+    Yields:
+        The two callables that `pipeline.enhance` takes.
+
+    Raises:
+        HostMismatchError: If the two do not fit.
+    """
+    check_fit(host, taming)
+    unet_taming, decoder_taming, prompt = taming.unet, taming.decoder, taming.prompt_embedding
+    assert unet_taming is not None and decoder_taming is not None and prompt is not None
+    for module in (host.unet, host.vae, unet_taming, decoder_taming):
+        module.to(device, dtype)
+    context = prompt.to(device, dtype)[None]
+    scale = host.header.latent_scale
+
+    with (
+        attach_unet_taming(host.unet, unet_taming) as predict,
+        attach_decoder_taming(host.vae, decoder_taming) as tamed_decode,
+    ):
+
+        def sample(bands: SubBands, seed: int) -> Tensor:
+            structure = bands.structure_input.to(device, dtype)
+            batch, _, height, width = structure.shape
+            channels = int(host.unet.config["in_channels"])
+            noise = initial_noise((batch, channels, height, width), seed).to(device, dtype)
+            latent = sample_latent(
+                lambda x, t: predict(x, t, context.expand(batch, -1, -1), structure),
+                noise,
+                steps=settings.steps,
+                sampler=settings.sampler,
+                prediction_type=host.header.prediction_type,
+                seed=seed,
+                progress=progress,
+            )
+            return latent / scale
+
+        def decode(unscaled_latent: Tensor, bands: SubBands) -> Tensor:
+            image = tamed_decode(unscaled_latent.to(device, dtype), bands.to(device, dtype))
+            return image.float().cpu()
+
+        yield sample, decode

@@ -1,0 +1,141 @@
+"""A frozen Stable Diffusion: UNet, VAE, scale and prompt, loaded through diffusers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..safetensors_file import read_safetensors, write_safetensors
+
+_HEADER_KEY = "ldmsid_host"
+_FORMAT_VERSION = 1
+_UNET, _VAE = "unet.", "vae."
+
+
+@dataclass(frozen=True)
+class HostHeader:
+    """What a host file says about itself.
+
+    Attributes:
+        family: Such as `tiny`; a taming checkpoint names the family it was trained for.
+        latent_scale: Latent as the UNet sees it over latent as the VAE gives it.
+        prediction_type: `epsilon` or `v_prediction`.
+        unet: Constructor arguments of `UNet2DConditionModel`.
+        vae: Constructor arguments of `AutoencoderKL`.
+        training: Free summary.
+        licence: Of the weights.
+    """
+
+    family: str
+    latent_scale: float
+    prediction_type: str
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    training: dict[str, Any]
+    licence: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """A loaded host: modules frozen and in evaluation mode.
+
+    Attributes:
+        header: Its description.
+        unet: The denoiser.
+        vae: Encoder and decoder of latents.
+        name: Of the file.
+        sha256: Of the file.
+    """
+
+    header: HostHeader
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    name: str
+    sha256: str
+
+    @property
+    def cross_attention_width(self) -> int:
+        """Width of a prompt token."""
+        return int(self.unet.config["cross_attention_dim"])
+
+
+def freeze(module: nn.Module) -> None:
+    """No gradients, evaluation mode."""
+    module.requires_grad_(False).eval()
+
+
+def save_host(
+    path: Path,
+    header: HostHeader,
+    unet: nn.Module,
+    vae: nn.Module,
+    *,
+    dtype: torch.dtype,
+    overwrite: bool = False,
+) -> None:
+    """Write a host as one safetensors file that appears whole or not at all."""
+    state: dict[str, Tensor] = {}
+    for prefix, module in ((_UNET, unet), (_VAE, vae)):
+        state.update({f"{prefix}{k}": v.to(dtype) for k, v in module.state_dict().items()})
+    text = json.dumps({**header.__dict__, "format_version": _FORMAT_VERSION}, sort_keys=True)
+    write_safetensors(path, state, {_HEADER_KEY: text}, overwrite=overwrite)
+
+
+def _parse_header(metadata: Mapping[str, str], path: Path) -> HostHeader:
+    if _HEADER_KEY not in metadata:
+        raise CheckpointError(
+            f"Expected a host file with an '{_HEADER_KEY}' header, but {path} has none; choose one "
+            "written by `ldmsid train`, or leave --host out to use the embedded model."
+        )
+    try:
+        values = dict(json.loads(metadata[_HEADER_KEY]))
+        version = values.pop("format_version")
+        if version != _FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: expected host format version {_FORMAT_VERSION}, found {version}."
+            )
+        return HostHeader(**values)
+    except (json.JSONDecodeError, TypeError, KeyError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: its header is not a host's: {error}.") from error
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{path}: the tensors do not fit the host its header describes: {' '.join(first[:2])}"
+        ) from error
+    freeze(module)
+
+
+def load_host(path: Path) -> Host:
+    """Read a host file, in float32.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, no host file, or inconsistent.
+    """
+    state, metadata = read_safetensors(path)
+    header = _parse_header(metadata, path)
+    try:
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(**header.unet)
+            vae = AutoencoderKL(**header.vae)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its header describes no host: {error}.") from error
+    for prefix, module in ((_UNET, unet), (_VAE, vae)):
+        part = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        _fill(module, part, path)
+    return Host(header, unet, vae, path.name, hashlib.sha256(path.read_bytes()).hexdigest())

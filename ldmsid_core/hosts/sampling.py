@@ -1,0 +1,70 @@
+"""The sampling loop over diffusers' schedulers; all noise is drawn on the CPU from the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, NonFiniteError
+from .schedule import DEFAULT_SAMPLER, make_scheduler
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, int], None]
+_STOCHASTIC = ("ddpm-released",)
+
+
+def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Standard normal noise on the CPU: the same for every device, no global state touched."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sample_latent(
+    predict: Predict,
+    noise: Tensor,
+    *,
+    steps: int,
+    sampler: str = DEFAULT_SAMPLER,
+    prediction_type: str = "epsilon",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Denoise from pure noise to a latent.
+
+    Args:
+        predict: `(latent (B, 4, h, w), timestep (B,))` -> prediction of the same shape.
+        noise: `(B, 4, h, w)` standard normal, on the device and in the dtype of sampling.
+        steps: Network evaluations, 1 to 1000.
+        sampler: One of `SAMPLER_NAMES`.
+        prediction_type: What `predict` returns, `epsilon` or `v_prediction`.
+        seed: For samplers that add noise on the way.
+        progress: Called with (steps done, steps) after each step.
+
+    Returns:
+        Latent of the shape of `noise`, float32.
+
+    Raises:
+        ConfigError: If steps or sampler are out of range.
+        NonFiniteError: If the network returns NaN or infinity.
+    """
+    if not 1 <= steps <= 1000:
+        raise ConfigError(f"Expected 1 to 1000 sampling steps, found {steps}.")
+    scheduler = make_scheduler(sampler, prediction_type=prediction_type)
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed + 1)
+    extra = {"generator": generator} if sampler in _STOCHASTIC else {}
+    latent = noise.float() * scheduler.init_noise_sigma
+    for done, timestep in enumerate(scheduler.timesteps):
+        seen = scheduler.scale_model_input(latent, timestep).to(noise.dtype)
+        batch = timestep.to(noise.device).expand(len(latent))
+        predicted = predict(seen, batch).float()
+        if not torch.isfinite(predicted).all():
+            raise NonFiniteError(
+                f"The tamed UNet returned NaN or infinity at timestep {int(timestep)}; try "
+                "--dtype bf16 or fp32, and check that the weights are not damaged."
+            )
+        latent = scheduler.step(predicted, timestep, latent, **extra).prev_sample
+        if progress is not None:
+            progress(done + 1, len(scheduler.timesteps))
+    return latent

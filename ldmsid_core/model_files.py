@@ -1,0 +1,24 @@
+"""Where weight files are: the embedded model's, or the user's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The two files of a model.
+
+    Attributes:
+        host: Host weights.
+        taming: Taming checkpoint.
+    """
+
+    host: Path
+    taming: Path
+
+
+EMBEDDED = ModelFiles(_ASSETS / "tiny_host.safetensors", _ASSETS / "tiny_taming.safetensors")

@@ -1,0 +1,114 @@
+"""Dark, noisy RAWs of training images, with random cameras, ISOs and exposure ratios."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..raw.noise import A7S2_BLACK_LEVEL, A7S2_WHITE_LEVEL, SensorNoise, a7s2_noise
+from ..raw.packing import network_planes, normalise, pack_bayer
+from ..raw.simulate import (
+    A7S2_WHITE_BALANCE,
+    A7S2_XYZ_TO_CAMERA,
+    CameraColour,
+    expose_dark,
+    scene_mosaic,
+)
+
+
+@dataclass(frozen=True)
+class DarknessConfig:
+    """What dark RAWs are drawn.
+
+    Attributes:
+        iso: Range, drawn log-uniformly.
+        exposure_ratio: Range, drawn log-uniformly.
+        dark_share: Share of samples drawn from the two ranges below instead, which are the
+            conditions that the method is made for.
+        dark_iso: Range of these.
+        dark_exposure_ratio: Range of these.
+        white_balance_spread: Standard deviation of the logarithm of the red and blue gains.
+        matrix_spread: Standard deviation of each matrix entry, in units of the largest.
+    """
+
+    iso: tuple[float, float] = (100.0, 25600.0)
+    exposure_ratio: tuple[float, float] = (1.0, 300.0)
+    dark_share: float = 0.6
+    dark_iso: tuple[float, float] = (400.0, 6400.0)
+    dark_exposure_ratio: tuple[float, float] = (60.0, 300.0)
+    white_balance_spread: float = 0.15
+    matrix_spread: float = 0.015
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for low, high in (
+            self.iso, self.exposure_ratio, self.dark_iso, self.dark_exposure_ratio,
+        ):  # fmt: skip
+            if not 1.0 <= low <= high:
+                raise ConfigError(f"Expected ranges with 1 <= low <= high, found {self}.")
+        if not 0.0 <= self.dark_share <= 1.0:
+            raise ConfigError(f"Expected dark_share in 0..1, found {self.dark_share}.")
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]))))
+
+
+def _random_colour(rng: np.random.Generator, config: DarknessConfig, count: int) -> CameraColour:
+    matrix = np.asarray(A7S2_XYZ_TO_CAMERA)
+    spread = config.matrix_spread * np.abs(matrix).max()
+    matrices = matrix + rng.normal(0.0, spread, (count, 3, 3))
+    gains = np.asarray(A7S2_WHITE_BALANCE) * np.exp(
+        rng.normal(0.0, config.white_balance_spread, (count, 3)) * [1.0, 0.0, 1.0]
+    )
+    gains = np.maximum(gains, 1.0)
+    return CameraColour(
+        torch.from_numpy(matrices.astype(np.float32)), torch.from_numpy(gains.astype(np.float32))
+    )
+
+
+def darken(image: Tensor, config: DarknessConfig, *, seed: tuple[int, ...]) -> Tensor:
+    """Network input planes of dark RAWs of clean images.
+
+    Args:
+        image: `(B, 3, h, w)` sRGB, unit range.
+        config: What to draw.
+        seed: Everything drawn follows from it.
+
+    Returns:
+        `(B, 4, h, w)` in model range: white-balanced, amplified, clipped, as the embedded
+        model's input recipe says.
+    """
+    rng = np.random.default_rng(seed)
+    count = image.shape[0]
+    ratios: list[float] = []
+    noises: list[SensorNoise] = []
+    for _ in range(count):
+        dark = rng.random() < config.dark_share
+        ratios.append(
+            _log_uniform(rng, config.dark_exposure_ratio if dark else config.exposure_ratio)
+        )
+        noises.append(a7s2_noise(_log_uniform(rng, config.dark_iso if dark else config.iso)))
+    colour = _random_colour(rng, config, count)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    counts = expose_dark(
+        scene_mosaic(image, colour), exposure_ratios=ratios, noises=noises, generator=generator
+    )
+    planes = normalise(
+        pack_bayer(counts, cfa="RGGB"),
+        black_level=(A7S2_BLACK_LEVEL,) * 4,
+        white_level=A7S2_WHITE_LEVEL,
+    )
+    seen = [
+        network_planes(
+            planes[i : i + 1],
+            exposure_ratio=ratios[i],
+            white_balance=colour.white_balance[i].tolist(),
+        )
+        for i in range(count)
+    ]
+    return torch.cat(seen)

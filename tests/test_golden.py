@@ -13,7 +13,7 @@ import torch
 from helpers import golden as g
 from helpers import released_hosts as hosts
 from helpers.golden_full import CASES as FULL_CASES
-from torch import Tensor
+from helpers.golden_units import constructor_arguments, residual_dual
 
 from ldmsid_core.hosts.schedule import make_scheduler
 from ldmsid_core.raw.cfa import cfa_from_pattern, to_packed_order
@@ -81,57 +81,12 @@ def test_golden_raw_synth() -> None:
             g.assert_close(found, vectors[key], EXACT, key)
 
 
-def _ctor(text: str) -> dict[str, int]:
-    inside = text[text.index("(") + 1 : text.rindex(")")]
-    return {k.strip(): int(v) for k, v in (part.split("=") for part in inside.split(","))}
-
-
-def _residual_dual(
-    ctor: dict[str, int],
-    case: dict[str, object],
-    vectors: g.Golden,
-    name: str,
-    state: dict[str, Tensor],
-) -> Tensor:
-    """A modulated UNet residual block: diffusers' own block with our SFT hooked in."""
-    from diffusers.models.resnet import ResnetBlock2D
-
-    out = ctor.get("out_channels", ctor["channels"])
-    block = ResnetBlock2D(
-        in_channels=ctor["channels"],
-        out_channels=out,
-        temb_channels=ctor["emb_channels"],
-        eps=1e-5,
-    )
-    inner = {
-        "in_layers.0": "norm1",
-        "in_layers.2": "conv1",
-        "emb_layers.1": "time_emb_proj",
-        "out_layers.0": "norm2",
-        "out_layers.3": "conv2",
-        "skip_connection": "conv_shortcut",
-    }
-    prefix = f"{case['module']}."
-    names = {
-        f"{prefix}{old}.{end}": f"{new}.{end}"
-        for old, new in inner.items()
-        for end in ("weight", "bias")
-    }
-    hosts.load_renamed(block, state, names)
-    hidden = state[f"{prefix}sft_layer.mlp_shared.0.bias"].shape[0]
-    sft = SftLayer(out, features=ctor["semb_channels"], hidden=hidden, normalise=True)
-    hosts.load_renamed(sft, state, released.sft_names(f"{prefix}sft_layer."))
-    cond = vectors[f"{name}.in.cond"]
-    block.conv2.register_forward_hook(lambda _m, _i, h: sft(h, cond))
-    return block(vectors[f"{name}.in.x"], vectors[f"{name}.in.emb"])
-
-
 def test_golden_units() -> None:
     vectors = g.load_golden("units")
     checked = 0
     for name, case in vectors.cases.items():
         state = g.weights(vectors.tag, case["manifest"], case["variant"])
-        ctor, prefix = _ctor(case["ctor"]), f"{case['module']}."
+        ctor, prefix = constructor_arguments(case["ctor"]), f"{case['module']}."
         kind = case["module"].split(".")[-1]
         if kind == "sft":
             hidden = state[f"{prefix}mlp_shared.0.bias"].shape[0]
@@ -152,7 +107,7 @@ def test_golden_units() -> None:
             hosts.load_renamed(fusion, state, released.fusion_names(prefix))
             found = fusion(vectors[f"{name}.in.dec"], low, high)
         elif kind == "resdual":
-            found = _residual_dual(ctor, case, vectors, name, state)
+            found = residual_dual(ctor, case, vectors, name, state)
         else:
             continue
         g.assert_close(found, vectors[f"{name}.out.y"], NETWORK, name)

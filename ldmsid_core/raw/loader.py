@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,9 +57,14 @@ def _check_file(path: Path) -> None:
             )
 
 
-def _open(path: Path) -> rawpy.RawPy:
+@contextmanager
+def _opened(path: Path) -> Iterator[rawpy.RawPy]:
+    """An opened file; LibRaw unpacks it when its pixels are first asked for, so the errors of
+    both come from here.
+    """
     try:
-        return rawpy.imread(str(path))
+        with rawpy.imread(str(path)) as raw:
+            yield raw
     except rawpy.LibRawError as error:
         reason = error.args[0] if error.args else type(error).__name__
         text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
@@ -157,7 +164,7 @@ def load_raw(path: str | Path) -> PackedRaw:
     """
     path = Path(path)
     _check_file(path)
-    with _open(path) as raw:
+    with _opened(path) as raw:
         counts = _mosaic_of(raw, path)
         pattern = _tile_pattern(raw)
         cfa = cfa_from_pattern(pattern, raw.color_desc.decode(), file_name=path.name)
@@ -195,13 +202,5 @@ def load_metadata(path: str | Path) -> RawMetadata:
     """
     path = Path(path)
     _check_file(path)
-    opened = rawpy.RawPy()
-    try:
-        opened.open_file(str(path))
-        return build_metadata(read_exif(path), opened.other, opened.lens)
-    except rawpy.LibRawError as error:
-        raise UnsupportedRawError(
-            f"Expected a RAW file as reference, but LibRaw cannot open {path}."
-        ) from error
-    finally:
-        opened.close()
+    with _opened(path) as raw:
+        return build_metadata(read_exif(path), raw.other, raw.lens)

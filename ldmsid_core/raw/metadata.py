@@ -37,17 +37,22 @@ def read_exif(path: Path) -> dict[str, Any]:
         noisy.disabled = before
 
 
+def _tag(tags: dict[str, Any], name: str) -> Any | None:
+    """A tag from the EXIF block, or from the first image block, where TIFF/EP keeps it."""
+    return tags.get(f"EXIF {name}") or tags.get(f"Image {name}")
+
+
 def _text(tags: dict[str, Any], name: str) -> str | None:
-    value = str(tags[name]).strip("\0 ") if name in tags else ""
-    return value or None
+    found = _tag(tags, name)
+    return None if found is None else str(found).strip("\0 ") or None
 
 
 def _number(tags: dict[str, Any], name: str, fallback: float) -> float | None:
     """A positive number from EXIF, else LibRaw's, else None (cameras write 0 for unknown)."""
-    found = 0.0
-    if name in tags and tags[name].values:
+    tag, found = _tag(tags, name), 0.0
+    if tag is not None and tag.values:
         try:
-            found = float(tags[name].values[0])
+            found = float(tag.values[0])
         except (TypeError, ValueError, ZeroDivisionError):
             found = 0.0
     for value in (found, float(fallback)):
@@ -57,7 +62,7 @@ def _number(tags: dict[str, Any], name: str, fallback: float) -> float | None:
 
 
 def _time(tags: dict[str, Any], fallback: datetime.datetime | None) -> str | None:
-    text = _text(tags, "EXIF DateTimeOriginal") or _text(tags, "Image DateTime")
+    text = _text(tags, "DateTimeOriginal") or _text(tags, "DateTime")
     if text:
         try:
             moment = datetime.datetime.strptime(text[:19], "%Y:%m:%d %H:%M:%S")
@@ -78,13 +83,13 @@ def build_metadata(tags: dict[str, Any], other: Any, lens: Any) -> RawMetadata:
         lens: rawpy's `lens`: model.
     """
     return RawMetadata(
-        make=_text(tags, "Image Make"),
-        model=_text(tags, "Image Model"),
-        iso=_number(tags, "EXIF ISOSpeedRatings", other.iso_speed),
-        shutter_s=_number(tags, "EXIF ExposureTime", other.shutter_speed),
-        aperture=_number(tags, "EXIF FNumber", other.aperture),
-        focal_length_mm=_number(tags, "EXIF FocalLength", other.focal_length),
-        lens=_text(tags, "EXIF LensModel") or str(lens.model).strip() or None,
+        make=_text(tags, "Make"),
+        model=_text(tags, "Model"),
+        iso=_number(tags, "ISOSpeedRatings", other.iso_speed),
+        shutter_s=_number(tags, "ExposureTime", other.shutter_speed),
+        aperture=_number(tags, "FNumber", other.aperture),
+        focal_length_mm=_number(tags, "FocalLength", other.focal_length),
+        lens=_text(tags, "LensModel") or str(lens.model).strip() or None,
         taken_at=_time(tags, other.timestamp),
     )
 

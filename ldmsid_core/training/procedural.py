@@ -71,7 +71,7 @@ def dead_leaves(rng: np.random.Generator, size: int) -> FloatArray:
     index = np.asarray(labels, dtype=np.int32)
 
     palette = draw_palette(rng, int(rng.integers(3, 9)))
-    colour = palette[rng.integers(0, len(palette), count + 1)]
+    colour = palette[rng.integers(0, len(palette), count + 1)].astype(np.float64)
     colour = colour * np.exp(rng.normal(0.0, 0.25, (count + 1, 1))) + rng.normal(
         0.0, 0.02, (count + 1, 3)
     )

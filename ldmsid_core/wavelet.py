@@ -6,6 +6,7 @@ With a, b, c, d the even/even, odd/even, even/odd and odd/odd (row/column) sampl
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from .errors import ShapeError
 
 LEVELS = 3
 PAD_MULTIPLE = 64
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,20 @@ def haar_dwt2(planes: Tensor) -> tuple[Tensor, Tensor]:
     detail = planes.new_empty(batch, 3 * channels, height // 2, width // 2)
     bands = detail.view(batch, 3, channels, height // 2, width // 2)
     # In blocks of rows that stay in the cache: the transform is bound by memory, not arithmetic.
-    rows = max(1, _BLOCK_BYTES // (2 * width * channels * planes.element_size()))
-    for start in range(0, height // 2, rows):
-        stop = min(start + rows, height // 2)
-        block = planes[:, :, 2 * start : 2 * stop]
-        half = block * 0.5
-        upper, lower = half[:, :, 0::2], half[:, :, 1::2]
-        along, across = upper + lower, lower - upper
-        even, odd = along[..., 0::2], along[..., 1::2]
-        torch.add(even, odd, out=ll[:, :, start:stop])
-        torch.sub(odd, even, out=bands[:, 0, :, start:stop])
-        even, odd = across[..., 0::2], across[..., 1::2]
-        torch.add(even, odd, out=bands[:, 1, :, start:stop])
-        torch.sub(odd, even, out=bands[:, 2, :, start:stop])
+    rows = max(1, _BLOCK_BYTES // (2 * width * planes.element_size()))
+    for image, plane in itertools.product(range(batch), range(channels)):
+        for start in range(0, height // 2, rows):
+            part = slice(start, min(start + rows, height // 2))
+            block = planes[image, plane, 2 * part.start : 2 * part.stop]
+            upper, lower = block[0::2], block[1::2]
+            along = torch.lerp(upper, lower, 0.5)  # (upper + lower) / 2
+            across = lower - along  # (lower - upper) / 2
+            even, odd = along[:, 0::2], along[:, 1::2]
+            torch.add(even, odd, out=ll[image, plane, part])
+            torch.sub(odd, even, out=bands[image, 0, plane, part])
+            even, odd = across[:, 0::2], across[:, 1::2]
+            torch.add(even, odd, out=bands[image, 1, plane, part])
+            torch.sub(odd, even, out=bands[image, 2, plane, part])
     return ll, detail
 
 

@@ -30,12 +30,15 @@ from ldmsid_core.wavelet import haar_dwt2, split_bands
 NETWORK = 2e-5
 # Sums of four numbers: one float32 rounding.
 EXACT = 1e-6
+# The last bit of exp differs between CPUs (PyTorch uses MKL's): one bit of a frequency near 0.42
+# turns an angle of 420 by 3e-5.
+EMBEDDING = 1e-4
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated.*")
 
 
 @pytest.fixture(autouse=True)
-def _no_grad() -> object:
-    with torch.no_grad():
+def _no_grad_and_no_trace_of_initial_weights() -> object:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         yield
 
 
@@ -186,7 +189,7 @@ def test_golden_schedule() -> None:
             assert torch.equal(ddim.timesteps, value), key
         elif key.startswith("temb.") and key != "temb.t":
             found = timestep_embedding(vectors["temb.t"], int(key[5:]))
-            g.assert_close(found, value, NETWORK, key)
+            g.assert_close(found, value, EMBEDDING, key)
         elif key.endswith("ori_timesteps"):
             _check_ddpm(vectors, head)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, HostMismatchError
 from ..pipeline import DecodeLatent, SampleLatent
@@ -109,6 +109,16 @@ def check_fit(host: Host, taming: Taming) -> None:
         )
 
 
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a module; channels-last, which convolutions in bf16 want, halves a decode's time."""
+    # nn.Module's own `to`: diffusers' override warns about casts that are meant.
+    nn.Module.to(module, device, dtype, memory_format=torch.channels_last)
+
+
 @contextlib.contextmanager
 def ready_engine(
     host: Host,
@@ -139,7 +149,7 @@ def ready_engine(
     unet_taming, decoder_taming, prompt = taming.unet, taming.decoder, taming.prompt_embedding
     assert unet_taming is not None and decoder_taming is not None and prompt is not None
     for module in (host.unet, host.vae, unet_taming, decoder_taming):
-        module.to(device, dtype)
+        _place(module, device, dtype)
     context = prompt.to(device, dtype)[None]
     scale = host.header.latent_scale
 
@@ -149,10 +159,11 @@ def ready_engine(
     ):
 
         def sample(bands: SubBands, seed: int) -> Tensor:
-            structure = bands.structure_input.to(device, dtype)
+            structure = _channels_last(bands.structure_input.to(device, dtype))
             batch, _, height, width = structure.shape
             channels = int(host.unet.config["in_channels"])
-            noise = initial_noise((batch, channels, height, width), seed).to(device, dtype)
+            noise = initial_noise((batch, channels, height, width), seed)
+            noise = _channels_last(noise.to(device, dtype))
             latent = sample_latent(
                 lambda x, t: predict(x, t, context.expand(batch, -1, -1), structure),
                 noise,
@@ -165,7 +176,8 @@ def ready_engine(
             return latent / scale
 
         def decode(unscaled_latent: Tensor, bands: SubBands) -> Tensor:
-            image = tamed_decode(unscaled_latent.to(device, dtype), bands.to(device, dtype))
+            latent = _channels_last(unscaled_latent.to(device, dtype))
+            image = tamed_decode(latent, bands.to(device, dtype))
             return image.float().cpu()
 
         yield sample, decode

@@ -59,8 +59,9 @@ def _check_file(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[rawpy.RawPy]:
-    """An opened file; LibRaw unpacks it when its pixels are first asked for, so the errors of
-    both come from here.
+    """An opened file, with LibRaw's errors as ours.
+
+    LibRaw unpacks when the pixels are first asked for, so both kinds of error come from here.
     """
     try:
         with rawpy.imread(str(path)) as raw:
@@ -171,9 +172,7 @@ def load_raw(path: str | Path) -> PackedRaw:
         black = to_packed_order(raw.black_level_per_channel, pattern, cfa)
         white = float(raw.white_level)
         _check_content(counts, max(black), white, path)
-        mosaic = torch.from_numpy(counts.view(np.int16)).to(torch.float32)
-        if counts.max() > np.iinfo(np.int16).max:
-            mosaic = torch.from_numpy(counts.astype(np.float32))
+        mosaic = torch.from_numpy(counts.astype(np.float32))
         white_balance, source = _white_balance(raw)
         matrix = _camera_matrix(raw)
         orientation = int(raw.sizes.flip)

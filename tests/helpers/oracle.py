@@ -53,7 +53,7 @@ def timed_residual(x: Tensor, time: Tensor, s: State) -> Tensor:
 
 def attention(x: Tensor, s: State, heads: int) -> Tensor:
     """ADM attention: heads first, then q, k, v; q and k each scaled by d**-1/4."""
-    batch, channels, height, width = x.shape
+    batch, channels = x.shape[:2]
     flat = x.reshape(batch, channels, -1)
     normed = group_norm(flat, s["norm.weight"], s["norm.bias"], 1e-5)
     qkv = s["qkv.weight"][:, :, 0] @ normed + s["qkv.bias"][:, None]

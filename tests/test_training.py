@@ -1,0 +1,197 @@
+"""Training: determinism, exact resume, what learns and what must not, strict configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ldmsid_core.errors import ConfigError, NonFiniteError
+from ldmsid_core.hosts.host import load_host
+from ldmsid_core.taming.checkpoint import load_taming
+from ldmsid_core.training.autoencoder import build_tiny_vae
+from ldmsid_core.training.config import load_training_config, parse_training_config
+from ldmsid_core.training.darkness import DarknessConfig, darken
+from ldmsid_core.training.images import ImagePool
+from ldmsid_core.training.loop import StageConfig, learning_rate_factor, run_stage
+from ldmsid_core.training.photographs import (
+    EVALUATION_PHOTOGRAPHS,
+    TRAINING_PHOTOGRAPHS,
+    load_photograph,
+)
+from ldmsid_core.training.procedural import procedural_image
+from ldmsid_core.training.run import train_small_model
+
+TINY = Path(__file__).resolve().parents[1] / "ldmsid_core" / "training" / "configs" / "tiny.json"
+
+
+def small_config(**changes: Any) -> dict[str, Any]:
+    """The embedded model's configuration, cut down to seconds."""
+    values = json.loads(TINY.read_text())
+    for stage in ("vae_small", "vae", "unet", "unet_taming", "decoder_taming"):
+        values[stage].update(steps=2, batch=1, crop=64, warmup=1)
+    values["pool"].update(window=2, side=96, encoded=8)
+    values["generation"] = {"window": 2, "group": 1, "renew_every": 1, "steps": 1}
+    return {**values, **changes}
+
+
+def test_images_follow_from_seed_and_number() -> None:
+    first, again, other = (procedural_image(s, 3, size=48) for s in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert first.shape == (48, 48, 3) and first.dtype == np.uint8
+
+
+def test_a_batch_follows_from_the_step_alone() -> None:
+    def pool() -> ImagePool:
+        return ImagePool(seed=1, window=3, side=80, renew_every=2, photograph_share=0.5)
+
+    direct = pool().batch(5, count=3, crop=64)
+    used = pool()
+    for step in range(6):
+        last = used.batch(step, count=3, crop=64)
+    assert torch.equal(direct, last)
+    assert direct.shape == (3, 3, 64, 64) and direct.min() >= 0 and direct.max() <= 1
+
+
+def test_evaluation_photographs_are_never_trained_on() -> None:
+    assert not set(TRAINING_PHOTOGRAPHS) & set(EVALUATION_PHOTOGRAPHS)
+    files = [entry[0] for entry in TRAINING_PHOTOGRAPHS.values()]
+    assert not set(files) & {entry[0] for entry in EVALUATION_PHOTOGRAPHS.values()}
+    with pytest.raises(ConfigError, match="nobody"):
+        load_photograph("nobody")
+
+
+def test_darkening_is_seeded_and_keeps_brightness() -> None:
+    image = torch.full((2, 3, 32, 32), 0.6)
+    mild = DarknessConfig(
+        iso=(100, 100), exposure_ratio=(1, 1), dark_share=0.0, white_balance_spread=0.0,
+        matrix_spread=0.0,
+    )  # fmt: skip
+    planes = darken(image, mild, seed=(1,))
+    # 0.6 in sRGB is 0.3185 in linear light; grey stays grey in a balanced camera.
+    assert float(planes.mean()) == pytest.approx(2 * 0.3185 - 1, abs=0.01)
+    assert torch.equal(planes, darken(image, mild, seed=(1,)))
+    assert not torch.equal(planes, darken(image, mild, seed=(2,)))
+
+
+class _Line(nn.Module):
+    """Two numbers, one of them frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learns = nn.Parameter(torch.zeros(1))
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+
+def _run(folder: Path, steps: int, *, stop_at: int | None = None) -> _Line:
+    module = _Line()
+
+    def loss(step: int) -> dict[str, Tensor]:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        target = torch.randn(1, generator=torch.Generator().manual_seed(step))
+        return {"loss": (module.learns + module.frozen - target).pow(2).sum()}
+
+    config = StageConfig(steps=steps, crop=64, learning_rate=0.1, bf16=False, save_seconds=0.0)
+    run_stage("s", module, loss, config, folder, quiet=True)
+    return module
+
+
+def test_an_interrupted_stage_resumes_exactly(tmp_path: Path) -> None:
+    straight = _run(tmp_path / "a", 12)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "b", 12, stop_at=7)
+    resumed = _run(tmp_path / "b", 12)
+    assert torch.equal(straight.learns, resumed.learns)
+    assert float(straight.frozen.detach()) == 1.0
+    assert (tmp_path / "a" / "s.csv").read_text() == (tmp_path / "b" / "s.csv").read_text()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(tmp_path: Path) -> None:
+    _run(tmp_path, 3)
+    before = (tmp_path / "s.state.pt").read_bytes()
+
+    def loss(step: int) -> dict[str, Tensor]:
+        return {"loss": torch.tensor(float("nan"), requires_grad=True)}
+
+    config = StageConfig(steps=5, crop=64, learning_rate=0.1, bf16=False)
+    with pytest.raises(NonFiniteError, match="step 3"):
+        run_stage("s", _Line(), loss, config, tmp_path, quiet=True)
+    assert (tmp_path / "s.state.pt").read_bytes() == before
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    config = StageConfig(steps=100, warmup=10)
+    factors = [learning_rate_factor(step, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and max(factors) == pytest.approx(1.0)
+    assert factors[-1] < 0.001 and factors[9] >= factors[8]
+
+
+def test_a_fresh_vae_keeps_colour() -> None:
+    vae = build_tiny_vae(0)
+    colours = torch.tensor([[0.6, -0.4, -0.6], [-0.5, 0.3, -0.2], [-0.4, -0.3, 0.5]])
+    flat = colours[:, :, None, None].expand(3, 3, 128, 128)
+    picture = torch.cat([flat[:1], flat[1:2], flat[2:]], dim=-1)
+    with torch.no_grad():
+        found = vae.decode(vae.encode(picture).latent_dist.mean).sample
+    for part, colour in enumerate(colours):
+        middle = found[0, :, 40:88, 128 * part + 40 : 128 * part + 88].mean(dim=(1, 2))
+        assert torch.equal(middle.argsort(), colour.argsort())
+        assert float((middle - colour).abs().max()) < 0.5
+
+
+@pytest.mark.slow
+def test_every_stage_runs_exports_resumes_and_starts_warm(tmp_path: Path) -> None:
+    config = parse_training_config(small_config(), source="test")
+    files = train_small_model(config, tmp_path / "run", quiet=True)
+    host, taming = load_host(files.host), load_taming(files.taming)
+    assert taming.header.host_sha256 == host.sha256
+    assert taming.header.input_recipe.white_balance == "as shot"
+    assert taming.unet is not None and taming.decoder is not None
+    # Two steps have moved the zero-initialised layers of both halves.
+    assert any(bool(p.any()) for n, p in taming.unet.named_parameters() if "gamma.weight" in n)
+    assert bool(taming.decoder.fusion(1).shift[2].weight.any())  # type: ignore[union-attr]
+    first = files.host.read_bytes(), files.taming.read_bytes()
+    train_small_model(config, tmp_path / "run", quiet=True)
+    assert (files.host.read_bytes(), files.taming.read_bytes()) == first
+    with pytest.raises(ConfigError, match="seed"):
+        other = parse_training_config(small_config(seed=2), source="test")
+        train_small_model(other, tmp_path / "run", quiet=True)
+    warm = parse_training_config(small_config(warm_start=str(tmp_path / "run")), source="test")
+    again = train_small_model(warm, tmp_path / "warm", quiet=True)
+    start = host.unet.state_dict()["conv_in.weight"]
+    moved = load_host(again.host).unet.state_dict()["conv_in.weight"]
+    assert float((start - moved).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"surprise": 1}, "unknown setting surprise"),
+        ({"vae": {"steps": 1, "surprise": 1}}, "unknown setting surprise"),
+        ({"vae": {"steps": 0}}, "steps"),
+        ({"vae": {"steps": "many"}}, "steps"),
+        ({"vae": {"steps": 1, "crop": 100}}, "multiple of 64"),
+        ({"unet": 3}, "object with settings"),
+        ({"darkness": {"dark_share": 2.0}}, "dark_share"),
+        ({"pool": {"photograph_share": -1.0}}, "photograph_share"),
+    ],
+)
+def test_bad_configurations_are_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_training_config(small_config(**change), source="c.json")
+
+
+def test_configuration_file_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.json"):
+        load_training_config(tmp_path / "none.json")
+    (tmp_path / "c.json").write_text("{oops")
+    with pytest.raises(ConfigError, match=r"Expected JSON in .*c\.json"):
+        load_training_config(tmp_path / "c.json")
+    config = load_training_config(TINY)
+    assert parse_training_config(json.loads(config.to_json()), source="x") == config

@@ -212,8 +212,7 @@ def _check_ddpm(vectors: g.Golden, head: str) -> None:
             into.append(ddpm.step(eps, step, sample, generator=generator).prev_sample - added)
         log_variance.append(torch.as_tensor(ddpm._get_variance(step)).log().reshape(1))
     g.assert_close(torch.cat(from_x)[:, 0], coef1 * recip + coef2, NETWORK, f"{head} x")
-    # The last step's x0 coefficient is a difference of nearly equal numbers in float32.
-    g.assert_close(torch.cat(from_eps)[:, 0], -coef1 * recipm1, 1e-4, f"{head} eps")
+    g.assert_close(torch.cat(from_eps)[:, 0], -coef1 * recipm1, NETWORK, f"{head} eps")
     wanted = part["posterior_log_variance_clipped"]
     g.assert_close(torch.cat(log_variance)[1:], wanted[1:], NETWORK, f"{head} variance")
 

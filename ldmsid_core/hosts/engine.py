@@ -116,7 +116,8 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Move a module; channels-last, which convolutions in bf16 want, halves a decode's time."""
     # nn.Module's own `to`: diffusers' override warns about casts that are meant.
-    nn.Module.to(module, device, dtype, memory_format=torch.channels_last)
+    nn.Module.to(module, device, dtype)
+    nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager

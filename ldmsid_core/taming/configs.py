@@ -5,7 +5,6 @@ Shapes follow the released implementation of LDM-ISP (arXiv 2312.01027) for Stab
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
@@ -185,8 +184,3 @@ class DecoderTamingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
-
-
-def is_finite_positive(value: float) -> bool:
-    """Whether a number is usable as a scale."""
-    return math.isfinite(value) and value > 0

@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/ldmsid synth astronaut --ratio 250 --iso 1600 --overwrite -o out/astronaut.dng
 	$(BIN)/ldmsid enhance out/astronaut.dng --ratio 250 --overwrite -o out
 	$(BIN)/ldmsid score out/astronaut.dng out/astronaut.png out/astronaut_truth.png \
-		--sheet out/sheet.png
+		--sheet out/sheet.png --overwrite
 	@echo "Look at out/sheet.png: naively amplified | enhanced | truth."
 
 test: lint

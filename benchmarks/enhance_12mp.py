@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ldmsid_core.cli_synth import dark_counts
 from ldmsid_core.raw.dng import DngHeader, write_dng
@@ -40,7 +41,8 @@ def main() -> None:
         seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
     megapixels = 4 * PACKED[0] * PACKED[1] / 1e6
-    print(f"enhance, {megapixels:.1f} MP, two cores: {seconds:.0f} s, peak {peak:.2f} GB")
+    cores = torch.get_num_threads()
+    print(f"enhance, {megapixels:.1f} MP, {cores} cores: {seconds:.0f} s, peak {peak:.2f} GB")
 
 
 if __name__ == "__main__":

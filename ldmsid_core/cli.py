@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -26,6 +27,13 @@ def _one_clear_line(command: _Command) -> _Command:
             return command(*args, **kwargs)
         except LdmSidError as error:
             click.echo(f"ldmsid: {' '.join(str(error).split())}", err=True)
+            sys.exit(1)
+        except ModuleNotFoundError as error:
+            click.echo(
+                f"ldmsid: this command needs the package {error.name}; install it with "
+                "pip install 'ldmsid[train]'.",
+                err=True,
+            )
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("ldmsid: interrupted; nothing half-written is left.", err=True)
@@ -99,6 +107,9 @@ def main(verbose: bool) -> None:
 @_device_option
 @_dtype_option
 @_threads_option
+@click.option("--rounding", default="nearest", show_default=True,
+              type=click.Choice(["nearest", "released"]),
+              help="released cuts fractions off, as published numbers do.")  # fmt: skip
 @_overwrite_option
 @_quiet_option
 @_json_option
@@ -184,13 +195,14 @@ def synth(photograph: str, **options: Any) -> None:
 @click.argument("truth", type=click.Path(path_type=Path))
 @click.option("--sheet", type=click.Path(path_type=Path), default=None,
               help="Write a sheet: naively amplified | enhanced | truth.")  # fmt: skip
+@_overwrite_option
 @_json_option
 @_one_clear_line
-def score(raw: Path, result: Path, truth: Path, sheet: Path | None, as_json: bool) -> None:
+def score(raw: Path, result: Path, truth: Path, as_json: bool, **options: Any) -> None:
     """Score the RESULT of enhancing RAW against its TRUTH."""
     from .cli_score import score_result
 
-    scores = score_result(raw, result, truth, sheet=sheet)
+    scores = score_result(raw, result, truth, **options)
     if as_json:
         click.echo(json.dumps(scores))
         return
@@ -233,6 +245,7 @@ def train(config: Path, output: Path, threads: int | None, quiet: bool) -> None:
 @_device_option
 @_dtype_option
 @_threads_option
+@_overwrite_option
 @_quiet_option
 @_json_option
 @_one_clear_line
@@ -245,3 +258,19 @@ def evaluate(**options: Any) -> None:
     steps = options.pop("steps")
     table = evaluate_model(**options, **({} if steps is None else {"steps": steps}))
     click.echo(json.dumps(table.rows) if as_json else table.to_markdown())
+
+
+def run() -> None:
+    """Entry point: keeps what C libraries print of damaged files off the user's screen.
+
+    LibRaw writes to the process's standard error before we can say in one line what is wrong.
+    """
+    try:
+        kept = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 2)
+        os.close(silent)
+        sys.stderr = kept
+    except OSError:  # started without a standard error
+        pass
+    main()

@@ -32,8 +32,7 @@ from .output.settings import OutputInfo
 from .output.writers import suffix_of, write_image
 from .pipeline import enhance
 from .raw.exposure import auto_exposure_ratio, reference_exposure_ratio
-from .raw.loader import RAW_EXTENSIONS, load_metadata, load_raw
-from .raw.metadata import read_gps
+from .raw.loader import RAW_EXTENSIONS, load_gps, load_metadata, load_raw
 from .raw.packed_raw import PackedRaw, RawMetadata
 from .raw.packing import check_exposure_ratio
 from .taming.checkpoint import Taming, load_taming
@@ -50,6 +49,7 @@ class EnhanceOptions:
     ratio: str = "auto"
     reference: Path | None = None
     output_format: str = "png"
+    rounding: str = "nearest"
     sampler: str = DEFAULT_SAMPLER
     host: Path | None = None
     taming: Path | None = None
@@ -74,31 +74,48 @@ class _Job:
     reference: RawMetadata | None
 
 
-def find_raws(names: Sequence[str]) -> list[Path]:
+def find_raws(names: Sequence[str]) -> tuple[list[Path], list[Report]]:
     """The files that names, folders and globs stand for, in order and without repeats.
+
+    Returns:
+        The files, and a report with an error for each folder or glob that holds none.
+    """
+    found: dict[Path, None] = {}
+    reports: list[Report] = []
+    for name in names:
+        try:
+            found.update(dict.fromkeys(_files_of(name)))
+        except LdmSidError as error:
+            reports.append({"raw": name, "error": " ".join(str(error).split())})
+    return list(found), reports
+
+
+def _files_of(name: str) -> list[Path]:
+    """The files of one argument.
 
     Raises:
         UnsupportedRawError: If a folder or a glob holds no RAW file.
     """
-    found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
+    path = Path(name)
+    if path.is_dir():
+        try:
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in RAW_EXTENSIONS)
-            if not inside:
-                raise UnsupportedRawError(
-                    f"Expected RAW files in the folder {path}, found none; known endings are "
-                    f"{' '.join(RAW_EXTENSIONS)}."
-                )
-            found.update(dict.fromkeys(inside))
-        elif not path.exists() and glob.has_magic(name):
-            inside = sorted(Path(p) for p in glob.glob(name))
-            if not inside:
-                raise UnsupportedRawError(f"Expected files that match {name}, found none.")
-            found.update(dict.fromkeys(inside))
-        else:
-            found[path] = None
-    return list(found)
+        except OSError as error:
+            raise UnsupportedRawError(
+                f"Cannot read the folder {path}: {error.strerror}; check its permissions."
+            ) from error
+        if not inside:
+            raise UnsupportedRawError(
+                f"Expected RAW files in the folder {path}, found none; known endings are "
+                f"{' '.join(RAW_EXTENSIONS)}."
+            )
+        return inside
+    if not path.exists() and glob.has_magic(name):
+        inside = sorted(Path(p) for p in glob.glob(name))
+        if not inside:
+            raise UnsupportedRawError(f"Expected files that match {name}, found none; check it.")
+        return inside
+    return [path]
 
 
 def parse_ratio(text: str) -> float | None:
@@ -146,13 +163,14 @@ def _load_job(options: EnhanceOptions) -> _Job:
     if options.reference is not None and options.ratio != "auto":
         raise ConfigError("Expected either --ratio or --reference, found both.")
     parse_ratio(options.ratio)
-    check_folder(options.output)
     reference = None if options.reference is None else load_metadata(options.reference)
     host = load_host(options.host or EMBEDDED.host)
     taming = load_taming(options.taming or EMBEDDED.taming)
     check_fit(host, taming)
     device = choose_device(options.device)
-    return _Job(options, host, taming, device, choose_dtype(options.dtype, device), reference)
+    dtype = choose_dtype(options.dtype, device)
+    check_folder(options.output)
+    return _Job(options, host, taming, device, dtype, reference)
 
 
 def enhance_files(names: Sequence[str], options: EnhanceOptions) -> list[Report]:
@@ -167,17 +185,20 @@ def enhance_files(names: Sequence[str], options: EnhanceOptions) -> list[Report]
         `width`, `height`, `seconds`.
 
     Raises:
-        LdmSidError: If nothing can be done at all: no files, no model, no output folder.
+        LdmSidError: If nothing can be done at all: no model, no output folder.
     """
-    raws = find_raws(names)
+    raws, reports = find_raws(names)
+    if not raws:
+        return reports
     places = _output_paths(raws, options)
     job = _load_job(options)
-    reports = []
     for raw in raws:
         try:
             reports.append(_enhance_one(raw, places[raw], job))
         except LdmSidError as error:
-            reports.append({"raw": str(raw), "error": " ".join(str(error).split())})
+            text = " ".join(str(error).split())
+            named = text if raw.name in text else f"{raw}: {text}"
+            reports.append({"raw": str(raw), "error": named})
     return reports
 
 
@@ -186,6 +207,7 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
     refuse_existing(output, overwrite=options.overwrite)
     raw = load_raw(path)
     ratio, mode = _ratio_for(raw, job)
+    gps = load_gps(path) if options.keep_gps else None
     with tqdm(total=options.steps, desc=path.name, unit="step", disable=options.quiet) as bar:
         settings = SamplingSettings(options.steps, options.sampler)
         try:
@@ -198,7 +220,7 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
                     sample=sample, decode=decode,
                 )  # fmt: skip
         except RuntimeError as error:
-            raise _explain_memory(error, raw) from error
+            raise _explain(error, raw) from error
     report = {
         "raw": str(path),
         "output": str(output),
@@ -221,19 +243,21 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
         "taming": job.taming.name,
         "version": version("ldmsid"),
     }
-    gps = read_gps(path) if options.keep_gps else None
     info = OutputInfo(raw.metadata, used, gps)
     write_image(
         output, result.image, info, output_format=options.output_format,
-        overwrite=options.overwrite,
+        rounding=options.rounding, overwrite=options.overwrite,
     )  # fmt: skip
     return {**report, "seconds": time.monotonic() - started}
 
 
-def _explain_memory(error: RuntimeError, raw: PackedRaw) -> Exception:
-    """Out of memory as one clear line; any other error as it is."""
+def _explain(error: RuntimeError, raw: PackedRaw) -> LdmSidError:
+    """What PyTorch could not compute, as one clear line: mostly memory."""
     if "memory" not in str(error).lower():
-        return error
+        return LdmSidError(
+            f"PyTorch could not compute {raw.file_name}: {str(error).splitlines()[0]}; try "
+            "--device cpu --dtype fp32."
+        )
     height, width = raw.planes.shape[-2:]
     return LdmSidError(
         f"Not enough memory to enhance {raw.file_name} at {width}x{height}; close other programs, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from .hosts.engine import (
 )
 from .hosts.host import load_host
 from .model_files import EMBEDDED
-from .output.atomic import written_atomically
+from .output.atomic import check_folder, refuse_existing, written_atomically
 from .pipeline import enhance
 from .raw.develop import develop_planes
 from .raw.noise import A7S2_BLACK_LEVEL, A7S2_WHITE_LEVEL, SensorNoise, a7s2_noise
@@ -124,12 +125,13 @@ def evaluate_model(
     seed: int = 0,
     device: str = "auto",
     dtype: str = "auto",
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> ScoreTable:
     """Score model and classical routes; optionally write sheets and the table.
 
     Args:
-        output: Folder for `NAME_xRATIO.png` (amplified, best classical, model, truth) and
+        output: Folder for `NAME_xRATIO.png` (each route at its best PSNR, model, truth) and
             `scores.json`.
         ratios: Comma-separated.
         iso: Of the simulated A7S II.
@@ -139,13 +141,23 @@ def evaluate_model(
         seed: Of simulated noise and of sampling.
         device: As for `enhance`.
         dtype: As for `enhance`.
+        overwrite: Replace older sheets and scores.
         quiet: No progress bar.
+
+    Raises:
+        ConfigError: If ratios, ISO, device or dtype are none.
+        OutputError: If a result exists and may not be replaced, or cannot be written.
     """
     noise = a7s2_noise(iso)
+    cases = [(r, n) for r in parse_ratios(ratios) for n in sorted(EVALUATION_PHOTOGRAPHS)]
+    if output is not None:
+        for ratio, name in cases:
+            refuse_existing(output / f"{name}_x{ratio:g}.png", overwrite=overwrite)
+        refuse_existing(output / "scores.json", overwrite=overwrite)
+        check_folder(output)
     loaded_host = load_host(host or EMBEDDED.host)
     loaded_taming = load_taming(taming or EMBEDDED.taming)
     where = choose_device(device)
-    cases = [(r, n) for r in parse_ratios(ratios) for n in sorted(EVALUATION_PHOTOGRAPHS)]
     rows: list[Row] = []
     with ready_engine(
         loaded_host, loaded_taming, device=where, dtype=choose_dtype(dtype, where),
@@ -163,10 +175,13 @@ def evaluate_model(
             pictures[MODEL_ROUTE] = [to_float_image(result.image)]
             rows += _rows(name, ratio, pictures, truth)
             if output is not None:
-                shown = [found[len(found) // 2] for found in pictures.values()]
-                save_sheet(output / f"{name}_x{ratio:g}.png", [*shown, truth])
+                shown = [
+                    max(found, key=partial(psnr_rgb, truth=truth)) for found in pictures.values()
+                ]
+                sheet = output / f"{name}_x{ratio:g}.png"
+                save_sheet(sheet, [*shown, truth], overwrite=overwrite)
     table = ScoreTable(rows)
     if output is not None:
-        with written_atomically(output / "scores.json", overwrite=True) as partial:
-            partial.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        with written_atomically(output / "scores.json", overwrite=overwrite) as draft:
+            draft.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return table

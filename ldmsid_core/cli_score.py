@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import ConfigError, ShapeError
 from .evaluation.metrics import FloatImage, psnr_rgb, ssim_rgb
-from .evaluation.sheet import save_sheet, to_float_image
+from .evaluation.sheet import check_sheet, save_sheet, to_float_image
 from .output.writers import read_settings
 from .raw.develop import develop_amplified
 from .raw.loader import load_raw
@@ -37,22 +37,28 @@ def _used_ratio(result: Path) -> float:
         ) from error
 
 
-def score_result(raw: Path, result: Path, truth: Path, *, sheet: Path | None) -> dict[str, Any]:
+def score_result(
+    raw: Path, result: Path, truth: Path, *, sheet: Path | None = None, overwrite: bool = False
+) -> dict[str, Any]:
     """PSNR and SSIM of the amplified RAW and of the result.
 
     Args:
         raw: The dark file.
         result: Of `ldmsid enhance`, PNG.
         truth: Picture of the same size.
-        sheet: Where to write *amplified | enhanced | truth*; None writes none.
+        sheet: PNG to write *amplified | enhanced | truth* to; None writes none.
+        overwrite: Replace an existing sheet.
 
     Returns:
         `amplified` and `enhanced`, each with `psnr` and `ssim`.
 
     Raises:
-        ConfigError: If a picture cannot be read.
+        ConfigError: If a picture cannot be read, or the sheet is no PNG.
+        OutputError: If the sheet exists or cannot be written.
         ShapeError: If the sizes differ.
     """
+    if sheet is not None:
+        check_sheet(sheet, overwrite=overwrite)
     wanted, found = _read_picture(truth), _read_picture(result)
     loaded = load_raw(raw)
     developed = develop_amplified(loaded, exposure_ratio=_used_ratio(result))
@@ -63,7 +69,7 @@ def score_result(raw: Path, result: Path, truth: Path, *, sheet: Path | None) ->
             f"{result} and {wanted.shape[1::-1]} in {truth}."
         )
     if sheet is not None:
-        save_sheet(sheet, [naive, found, wanted])
+        save_sheet(sheet, [naive, found, wanted], overwrite=overwrite)
     return {
         name: {"psnr": psnr_rgb(picture, wanted), "ssim": ssim_rgb(picture, wanted)}
         for name, picture in (("amplified", naive), ("enhanced", found))

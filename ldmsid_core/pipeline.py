@@ -83,8 +83,8 @@ def enhance(
         recipe: Of the taming checkpoint.
         exposure_ratio: >= 1.
         seed: Of the initial noise.
-        sample: `(bands, seed)` -> unscaled latent `(1, 4, h, w)`, steered by UNet taming.
-        decode: `(unscaled latent, bands)` -> `(1, 3, 8h, 8w)` model range, decoder tamed.
+        sample: `(bands, seed)` -> latent `(1, 4, h, w)` as `decode` takes it, UNet tamed.
+        decode: `(latent, bands)` -> `(1, 3, 8h, 8w)` model range, decoder tamed.
 
     Returns:
         Image of the packed planes' size, turned upright.

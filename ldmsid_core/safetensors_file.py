@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, OutputError
 from .output.atomic import written_atomically
 
 
@@ -20,7 +20,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: If the file is missing, damaged or holds NaN or infinity.
     """
     if not path.is_file():
-        raise CheckpointError(f"Expected a weight file, but {path} does not exist.")
+        raise CheckpointError(f"Expected a weight file, but {path} does not exist; check it.")
     try:
         with safe_open(str(path), "pt") as stored:
             state = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
@@ -50,4 +50,8 @@ def write_safetensors(
             raise CheckpointError(f"{name} holds NaN or infinity and was not saved to {path}.")
     ready = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     with written_atomically(path, overwrite=overwrite) as partial:
-        save_file(ready, str(partial), metadata=metadata)
+        try:
+            save_file(ready, str(partial), metadata=metadata)
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OutputError(f"Cannot write {path}: {error}; make room.") from error
+        partial.chmod(0o644)

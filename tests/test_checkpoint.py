@@ -68,6 +68,7 @@ def test_either_half_may_be_absent(tmp_path: Path) -> None:
         (lambda s: s.update({"unet_sft.other.weight": torch.zeros(1)}), "unknown 1"),
         (lambda s: s.update({"decoder.9.scale.0.bias": torch.zeros(1)}), "unknown 1"),
         (lambda s: s.update({"decoder.1.scale.0.bias": torch.zeros(3)}), "of shape"),
+        (lambda s: s.update({"prompt_embedding": torch.zeros(77, 8)}), r"\(tokens, 16\)"),
         (lambda s: s["structure_encoder.conv_in.bias"].fill_(float("nan")), "NaN"),
     ],
 )
@@ -86,6 +87,8 @@ def test_wrong_tensors_are_refused(tmp_path: Path, change: Any, words: str) -> N
         (lambda h: h["unet"].update(surprise=1), ConfigError, "unknown setting surprise"),
         (lambda h: h["unet"].update(kind="other"), ConfigError, "'other'"),
         (lambda h: h["unet"]["encoder"].update(width="wide"), ConfigError, "width"),
+        (lambda h: h.update(decoder_latent_scale="x"), ConfigError, "decoder_latent_scale"),
+        (lambda h: h.update(latent_scale=0.0), ConfigError, "latent_scale above 0"),
         (lambda h: h["input_recipe"].update(white_balance="x"), ConfigError, "white_balance"),
         (lambda h: h["input_recipe"].update(packing="RGGB"), ConfigError, "packing"),
     ],

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers.raws import need_raw, write_test_dng
+from helpers.raws import write_test_dng
 from helpers.tiny_model import write_model
 from PIL import Image
 
@@ -67,7 +67,13 @@ def test_enhance_writes_the_picture_with_its_settings(
 def test_auto_ratio_is_printed_and_stored(tmp_path: Path, dng: Path, model: list[object]) -> None:
     loud = [m for m in model if m != "--quiet"]
     result = call("enhance", dng, "-o", tmp_path, *loud)
-    assert result.exit_code == 0 and "ratio" in result.stdout
+    assert result.exit_code == 0
+    auto = json.loads(call("info", dng, "--json").stdout)["auto_ratio"]
+    with Image.open(tmp_path / "shot.png") as picture:
+        stored = json.loads(picture.text["ldmsid"])  # type: ignore[attr-defined]
+    assert stored["ratio_mode"] == "auto"
+    assert stored["exposure_ratio"] == pytest.approx(auto)
+    assert f"ratio {auto:.4g}" in result.stdout
 
 
 @pytest.mark.parametrize("output_format", ["png16", "tiff16"])
@@ -92,10 +98,13 @@ def test_one_bad_file_does_not_stop_the_others(
     bad = dng.parent / "bad.dng"
     bad.write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
     out = tmp_path / "out"
-    result = call("enhance", bad, tmp_path / "none.dng", dng, "-o", out, *model)
+    (tmp_path / "empty").mkdir()
+    arguments = [tmp_path / "empty", bad, tmp_path / "none.dng", dng]
+    result = call("enhance", *arguments, "-o", out, *model)
     assert result.exit_code == 1
     assert [p.name for p in out.iterdir()] == ["shot.png"]
-    first, second = result.stderr.strip().splitlines()
+    nothing, first, second = result.stderr.strip().splitlines()
+    assert "empty" in nothing
     assert "bad.dng" in first and "JPEG" in first
     assert "none.dng" in second and "does not exist" in second
 
@@ -123,6 +132,10 @@ def test_bad_inputs_are_one_line(tmp_path: Path, dng: Path, model: list[object])
     only_line(call("enhance", dng, "-o", tmp_path, "--taming", missing), missing)
     only_line(call("enhance", dng, "-o", tmp_path, "--host", dng), dng, "safetensors")
     only_line(call("enhance", dng, "-o", tmp_path, "--device", "warp", *model), "warp")
+    only_line(call("enhance", dng, "-o", tmp_path, "--device", "meta", *model), "meta")
+    assert not (tmp_path / "new").exists()
+    only_line(call("enhance", dng, "-o", tmp_path / "new", "--taming", missing), missing)
+    assert not (tmp_path / "new").exists()
     both = ["--ratio", 5, "--reference", dng]
     only_line(call("enhance", dng, "-o", tmp_path, *both, *model), "either --ratio or --reference")
 
@@ -198,12 +211,3 @@ def test_synth_bad_input(tmp_path: Path) -> None:
     only_line(call("synth", "coffee", "-o", tmp_path / "a.dng", "--iso", 5), "ISO")
     only_line(call("synth", "coffee", "-o", tmp_path / "a.dng", "--ratio", 0), "ratio")
     assert not list(tmp_path.iterdir())
-
-
-def test_gps_only_when_asked(tmp_path: Path, model: list[object]) -> None:
-    raw = need_raw("real/canon_eos30d_iso100_IMG_0848.CR2")
-    from ldmsid_core.raw.metadata import read_gps
-
-    assert read_gps(raw) is None
-    place = read_gps(need_raw("negative/gopro_hero6_GOPR0024.GPR"))
-    assert place is not None and place[1] == "N" and place[2][0] == pytest.approx(33.0)

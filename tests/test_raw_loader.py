@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from helpers.raws import PLANE_BLACK, random_mosaic, tile_black, write_test_dng
+from helpers.raws import PLANE_BLACK, need_raw, random_mosaic, tile_black, write_test_dng
 
 from ldmsid_core.errors import UnsupportedRawError
 from ldmsid_core.raw.cfa import CFA_PATTERNS, CfaPattern, packed_places
@@ -145,6 +147,54 @@ def test_an_empty_lower_part_is_refused(tmp_path: Path) -> None:
     mosaic[40:] = 0
     write_dng(tmp_path / "a.dng", mosaic, DngHeader())
     with pytest.raises(UnsupportedRawError, match="truncated"):
+        load_raw(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize("value", [0, 40000])
+def test_dead_rows_anywhere_are_refused(tmp_path: Path, value: int) -> None:
+    mosaic = random_mosaic(64, 64)
+    mosaic[20:40] = value
+    write_dng(tmp_path / "a.dng", mosaic, DngHeader())
+    with pytest.raises(UnsupportedRawError, match="20 of 64 rows"):
+        load_raw(tmp_path / "a.dng")
+
+
+def test_a_black_or_blown_out_part_is_accepted(tmp_path: Path) -> None:
+    mosaic = random_mosaic(64, 64)
+    mosaic[:20], mosaic[40:] = 16383, 512
+    write_dng(tmp_path / "a.dng", mosaic, DngHeader(white_level=15520))
+    assert load_raw(tmp_path / "a.dng").planes.max() > 1
+    mosaic[40:] = 0
+    write_dng(tmp_path / "b.dng", mosaic, DngHeader(black_level=(0,) * 4, white_level=15520))
+    assert load_raw(tmp_path / "b.dng").planes.min() == 0
+
+
+def test_a_file_too_small_for_its_pixels_is_refused(tmp_path: Path) -> None:
+    write_dng(tmp_path / "a.dng", random_mosaic(2, 2), DngHeader())
+    with tifffile.TiffFile(tmp_path / "a.dng", mode="r+b") as stored:
+        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            stored.pages.first.tags[name].overwrite(4000)
+    with pytest.raises(UnsupportedRawError, match=r"a\.dng"):
+        load_raw(tmp_path / "a.dng")
+
+
+def test_a_damaged_compressed_file_gives_one_line(tmp_path: Path) -> None:
+    whole = need_raw("real/canon_eos30d_iso100_IMG_0848.CR2").read_bytes()
+    (tmp_path / "cut.CR2").write_bytes(whole[: len(whole) // 2])
+    code = "from ldmsid_core.cli import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, "info", str(tmp_path / "cut.CR2")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1 and "cut.CR2" in done.stderr
+
+
+def test_a_zero_filled_compressed_file_is_refused(tmp_path: Path) -> None:
+    whole = need_raw("real/nikon_d5000_bracket_short_1-640s.dng").read_bytes()
+    keep = len(whole) * 9 // 10
+    (tmp_path / "a.dng").write_bytes(whole[:keep] + bytes(len(whole) - keep))
+    with pytest.raises(UnsupportedRawError, match=r"a\.dng"):
         load_raw(tmp_path / "a.dng")
 
 

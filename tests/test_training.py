@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldmsid_core.errors import ConfigError, NonFiniteError
+from ldmsid_core.errors import CheckpointError, ConfigError, NonFiniteError
 from ldmsid_core.hosts.host import load_host
 from ldmsid_core.taming.checkpoint import load_taming
 from ldmsid_core.training.autoencoder import build_tiny_vae
@@ -125,6 +125,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(tmp_path: Path) -> 
     assert (tmp_path / "s.state.pt").read_bytes() == before
 
 
+def test_a_damaged_state_is_named_and_kept(tmp_path: Path) -> None:
+    _run(tmp_path, 3)
+    path = tmp_path / "s.state.pt"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"s\.state\.pt is damaged"):
+        _run(tmp_path, 5)
+    assert len(path.read_bytes()) == 200
+
+
 def test_learning_rate_rises_and_falls() -> None:
     config = StageConfig(steps=100, warmup=10)
     factors = [learning_rate_factor(step, config) for step in range(100)]
@@ -177,6 +186,8 @@ def test_every_stage_runs_exports_resumes_and_starts_warm(tmp_path: Path) -> Non
         ({"vae": {"steps": 0}}, "steps"),
         ({"vae": {"steps": "many"}}, "steps"),
         ({"vae": {"steps": 1, "crop": 100}}, "multiple of 64"),
+        ({"unet": {"steps": 1, "crop": 128}}, "share their latents"),
+        ({"pool": {"encoded": 12}}, "multiple of 8"),
         ({"unet": 3}, "object with settings"),
         ({"darkness": {"dark_share": 2.0}}, "dark_share"),
         ({"pool": {"photograph_share": -1.0}}, "photograph_share"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,20 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, HostMismatchError
 from ..pipeline import DecodeLatent, SampleLatent
-from ..taming.attach import attach_decoder_taming, attach_unet_taming
+from ..taming.attach import (
+    attach_decoder_taming,
+    attach_unet_taming,
+    check_decoder,
+    check_unet,
+)
 from ..taming.checkpoint import Taming
 from ..wavelet import SubBands
 from .host import Host
 from .sampling import Progress, initial_noise, sample_latent
 from .schedule import DEFAULT_SAMPLER
 
+log = logging.getLogger(__name__)
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -52,6 +60,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in _DEVICES:
+            raise RuntimeError(f"{device.type} computes nothing")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
@@ -107,6 +117,19 @@ def check_fit(host: Host, taming: Taming) -> None:
             f"Expected UNet taming, decoder taming and a prompt embedding in {taming.name}, "
             "found only a part; enhancing needs all three."
         )
+    try:
+        check_unet(host.unet, taming.unet)
+        check_decoder(host.vae, taming.decoder)
+    except HostMismatchError as error:
+        raise HostMismatchError(
+            f"{taming.name} does not fit the host {host.name}: {error} Use the host it was trained "
+            "with."
+        ) from error
+    if header.host_sha256 not in (None, host.sha256):
+        log.warning(
+            "%s was trained with other weights of the family %s than those of %s",
+            taming.name, header.host_family, host.name,
+        )  # fmt: skip
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -152,7 +175,7 @@ def ready_engine(
     for module in (host.unet, host.vae, unet_taming, decoder_taming):
         _place(module, device, dtype)
     context = prompt.to(device, dtype)[None]
-    scale = host.header.latent_scale
+    header, scale = taming.header, host.header.latent_scale
 
     with (
         attach_unet_taming(host.unet, unet_taming) as predict,
@@ -174,7 +197,7 @@ def ready_engine(
                 seed=seed,
                 progress=progress,
             )
-            return latent / scale
+            return latent if header.decoder_latent_scale == "scaled" else latent / scale
 
         def decode(unscaled_latent: Tensor, bands: SubBands) -> Tensor:
             latent = _channels_last(unscaled_latent.to(device, dtype))

@@ -135,6 +135,9 @@ def load_host(path: Path) -> Host:
             vae = AutoencoderKL(**header.vae)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its header describes no host: {error}.") from error
+    leftover = [k for k in state if not k.startswith((_UNET, _VAE))]
+    if leftover:
+        raise CheckpointError(f"{path}: expected unet.* and vae.* alone, found {leftover[0]}.")
     for prefix, module in ((_UNET, unet), (_VAE, vae)):
         part = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         _fill(module, part, path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import zlib
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,12 +20,14 @@ from torch import Tensor
 from ..errors import ConfigError, ShapeError
 from .atomic import written_atomically
 from .settings import SOFTWARE, OutputInfo, exif_of, srgb_profile
+from .tiff import write_tiff16
 
 OutputFormat = Literal["png", "png16", "tiff16"]
 OUTPUT_FORMATS: tuple[OutputFormat, ...] = get_args(OutputFormat)
+ROUNDINGS = ("nearest", "released")
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 _SUFFIXES = {"png": ".png", "png16": ".png", "tiff16": ".tif"}
 _SETTINGS_KEY = "ldmsid"
-_ASCII, _SHORT, _RATIONAL, _UNDEFINED = 2, 3, 5, 7
 
 
 def suffix_of(output_format: str) -> str:
@@ -42,22 +43,30 @@ def suffix_of(output_format: str) -> str:
     return _SUFFIXES[output_format]
 
 
-def quantise(image: Tensor, *, bits: Literal[8, 16]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Rounded integers of a unit-range image.
+def quantise(
+    image: Tensor, *, bits: Literal[8, 16], rounding: str = "nearest"
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Integers of a unit-range image.
 
     Args:
         image: `(1, 3, H, W)` sRGB, unit range.
         bits: Of the result.
+        rounding: `nearest`, or `released`, which cuts the fraction off as the released
+            implementation does; its published numbers were made so.
 
     Returns:
         `(H, W, 3)`.
 
     Raises:
         ShapeError: If it is not one image with three channels.
+        ConfigError: If the rounding is unknown.
     """
+    if rounding not in ROUNDINGS:
+        raise ConfigError(f"Expected rounding among {', '.join(ROUNDINGS)}, found {rounding!r}.")
     if image.ndim != 4 or image.shape[:2] != (1, 3):
         raise ShapeError(f"Expected one image (1, 3, H, W), found {tuple(image.shape)}.")
-    values = image[0].permute(1, 2, 0).double().clamp(0.0, 1.0).mul(2**bits - 1).round().numpy()
+    scaled = image[0].permute(1, 2, 0).double().clamp(0.0, 1.0).mul(2**bits - 1)
+    values = (scaled.round() if rounding == "nearest" else scaled.floor()).numpy()
     return values.astype(np.uint8) if bits == 8 else values.astype(np.uint16)
 
 
@@ -67,6 +76,7 @@ def write_image(
     info: OutputInfo,
     *,
     output_format: str = "png",
+    rounding: str = "nearest",
     overwrite: bool = False,
 ) -> None:
     """Write a result; the file appears whole or not at all.
@@ -76,6 +86,7 @@ def write_image(
         image: `(1, 3, H, W)` sRGB, unit range.
         info: Camera metadata and settings to keep inside.
         output_format: One of `OUTPUT_FORMATS`.
+        rounding: One of `ROUNDINGS`.
         overwrite: Replace an existing file.
 
     Raises:
@@ -83,24 +94,25 @@ def write_image(
         ConfigError: If the format is unknown.
     """
     suffix_of(output_format)
+    values = quantise(image, bits=8 if output_format == "png" else 16, rounding=rounding)
     with written_atomically(path, overwrite=overwrite) as partial:
         if output_format == "png":
-            _write_png8(partial, image, info)
+            _write_png8(partial, values, info)
         elif output_format == "png16":
-            _write_png16(partial, image, info)
+            _write_png16(partial, values, info)
         else:
-            _write_tiff16(partial, image, info)
+            write_tiff16(partial, values, info)
 
 
 def _texts(info: OutputInfo) -> dict[str, str]:
     return {"Software": SOFTWARE, _SETTINGS_KEY: info.settings_json(), **(info.texts or {})}
 
 
-def _write_png8(path: Path, image: Tensor, info: OutputInfo) -> None:
+def _write_png8(path: Path, values: Pixels, info: OutputInfo) -> None:
     texts = PngImagePlugin.PngInfo()
     for key, value in _texts(info).items():
         texts.add_itxt(key, value)
-    picture = Image.fromarray(quantise(image, bits=8))
+    picture = Image.fromarray(values)
     picture.save(path, exif=exif_of(info), icc_profile=srgb_profile(), pnginfo=texts)
 
 
@@ -109,8 +121,7 @@ def _text_chunk(key: str, value: str) -> bytes:
     return key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()
 
 
-def _write_png16(path: Path, image: Tensor, info: OutputInfo) -> None:
-    values = quantise(image, bits=16)
+def _write_png16(path: Path, values: Pixels, info: OutputInfo) -> None:
     height, width, _ = values.shape
     stream = io.BytesIO()
     writer = png.Writer(width, height, bitdepth=16, greyscale=False, compression=6)
@@ -125,39 +136,6 @@ def _write_png16(path: Path, image: Tensor, info: OutputInfo) -> None:
     ]
     with path.open("wb") as out:
         png.write_chunks(out, [chunks[0], *extra, *chunks[1:]])
-
-
-def _write_tiff16(path: Path, image: Tensor, info: OutputInfo) -> None:
-    metadata = info.metadata
-    ascii_tags = {271: metadata.make, 272: metadata.model, 42036: metadata.lens}
-    rationals = {
-        33434: metadata.shutter_s,
-        33437: metadata.aperture,
-        37386: metadata.focal_length_mm,
-    }
-    profile = srgb_profile()
-    tags: list[tuple[int, int, int, object, bool]] = [
-        (34675, _UNDEFINED, len(profile), profile, True),
-    ]
-    tags += [(code, _ASCII, 0, text, True) for code, text in ascii_tags.items() if text]
-    for code, value in rationals.items():
-        if value is not None:
-            exact = Fraction(value).limit_denominator(1_000_000)
-            tags.append((code, _RATIONAL, 1, (exact.numerator, exact.denominator), True))
-    if metadata.iso is not None:
-        tags.append((34855, _SHORT, 1, min(65535, round(metadata.iso)), True))
-    moment = None if metadata.taken_at is None else metadata.taken_at.replace("-", ":")
-    tifffile.imwrite(
-        path,
-        quantise(image, bits=16),
-        photometric="rgb",
-        compression="zlib",
-        metadata=None,
-        software=SOFTWARE,
-        description=info.settings_json(),
-        datetime=None if moment is None else moment.replace("T", " "),
-        extratags=sorted(tags, key=lambda tag: tag[0]),
-    )
 
 
 def read_settings(path: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedRawError
 from .cfa import cfa_from_pattern, to_packed_order
-from .metadata import build_metadata, read_exif
+from .metadata import build_metadata, read_exif, read_gps
 from .packed_raw import PackedRaw, RawMetadata, Triple, WhiteBalanceSource
 from .packing import normalise, pack_bayer
 
@@ -33,22 +33,29 @@ _PICTURE_SIGNATURES = {
     b"GIF8": "GIF",
 }
 _SMALLEST_SIDE = 2
-_EMPTY_ROWS = 16
+_DEAD_ROWS = 16
+_FAR_ABOVE_WHITE = 2.0
+_NOISY_WIDTH = 1024
+_FEWEST_BITS = 0.25
 
 
 def _check_file(path: Path) -> None:
     """Refuse what is no camera file before LibRaw sees it."""
     if path.is_dir():
-        raise UnsupportedRawError(f"Expected a RAW file, but {path} is a folder.")
+        raise UnsupportedRawError(f"Expected a RAW file, but {path} is a folder; name a file.")
     if not path.is_file():
-        raise UnsupportedRawError(f"Expected a RAW file, but {path} does not exist.")
+        raise UnsupportedRawError(f"Expected a RAW file, but {path} does not exist; check it.")
     try:
         with path.open("rb") as stream:
             start = stream.read(12)
     except OSError as error:
-        raise UnsupportedRawError(f"Cannot read {path}: {error.strerror}.") from error
+        raise UnsupportedRawError(
+            f"Cannot read {path}: {error.strerror}; check its permissions."
+        ) from error
     if not start:
-        raise UnsupportedRawError(f"Expected a RAW file, but {path} is empty.")
+        raise UnsupportedRawError(
+            f"Expected a RAW file, but {path} is empty; copy it from the card again."
+        )
     for signature, kind in _PICTURE_SIGNATURES.items():
         if start.startswith(signature):
             raise UnsupportedRawError(
@@ -84,8 +91,11 @@ def _tile_pattern(raw: rawpy.RawPy) -> NDArray[np.uint8]:
     )
 
 
-def _check_content(counts: NDArray[np.uint16], black: float, white: float, path: Path) -> None:
+def _check_content(
+    counts: NDArray[np.uint16], levels: Sequence[float], white: float, path: Path
+) -> None:
     """Refuse mosaics that hold nothing: constant, never above black, or cut off half-way."""
+    black = max(levels)
     low, high = int(counts.min()), int(counts.max())
     if low == high:
         raise UnsupportedRawError(
@@ -95,19 +105,35 @@ def _check_content(counts: NDArray[np.uint16], black: float, white: float, path:
     if high <= black:
         raise UnsupportedRawError(
             f"Expected pixels above the black level {black:g}, but the brightest of {path} is "
-            f"{high}: the file holds no light."
+            f"{high}: the file holds no light. Was the lens cap on?"
         )
     if not black < white:
         raise UnsupportedRawError(
             f"Expected a white level above the black level, but LibRaw finds {white:g} and "
             f"{black:g} in {path}."
         )
-    varied = np.flatnonzero(counts.min(axis=1) != counts.max(axis=1))
-    empty = counts.shape[0] - 1 - int(varied[-1]) if varied.size else counts.shape[0]
-    if empty >= _EMPTY_ROWS and int(counts[-1, 0]) <= low:
+    _check_rows(counts, min(levels), white, path)
+
+
+def _check_rows(counts: NDArray[np.uint16], black: float, white: float, path: Path) -> None:
+    """Refuse files with a block of rows that no sensor delivers.
+
+    What a cut-off or zero-filled file decodes to is constant, and below black or far above white;
+    a black or a blown-out part of a real frame is neither.
+    """
+    lowest, highest = counts.min(axis=1), counts.max(axis=1)
+    impossible = (highest < black) | (lowest > _FAR_ABOVE_WHITE * white)
+    if counts.shape[1] >= _NOISY_WIDTH:  # where black is 0, no such row of a real sensor is all 0
+        impossible |= highest == 0
+    dead = (lowest == highest) & impossible
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], dead.view(np.int8), [0]])))
+    lengths = edges[1::2] - edges[0::2]
+    if lengths.size and int(lengths.max()) >= _DEAD_ROWS:
+        first = int(edges[0::2][lengths.argmax()])
         raise UnsupportedRawError(
-            f"Expected a whole mosaic, but the last {empty} of {counts.shape[0]} rows of {path} "
-            "are empty: the file is truncated. Copy it from the card again."
+            f"Expected a whole mosaic, but {int(lengths.max())} of {counts.shape[0]} rows of "
+            f"{path} from row {first} on hold nothing: the file is truncated or damaged. Copy it "
+            "from the card again."
         )
 
 
@@ -132,11 +158,30 @@ def _camera_matrix(raw: rawpy.RawPy) -> tuple[Triple, Triple, Triple] | None:
     return first, second, third
 
 
+def _exif_of(raw: rawpy.RawPy, path: Path) -> dict[str, Any]:
+    """EXIF tags of the file, else of the JPEG embedded in it."""
+    tags = read_exif(path)
+    if tags:
+        return tags
+    try:
+        thumbnail = raw.extract_thumb()
+    except rawpy.LibRawError:
+        return {}
+    is_jpeg = thumbnail.format == rawpy.ThumbFormat.JPEG
+    return read_exif(path, bytes(thumbnail.data)) if is_jpeg else {}
+
+
 def _mosaic_of(raw: rawpy.RawPy, path: Path) -> NDArray[np.uint16]:
     if raw.raw_type != rawpy.RawType.Flat:
         cfa_from_pattern(None, "", file_name=path.name)
     if raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2):
         cfa_from_pattern(raw.raw_pattern, "", file_name=path.name)
+    pixels, size = raw.sizes.raw_height * raw.sizes.raw_width, path.stat().st_size
+    if 8 * size < _FEWEST_BITS * pixels:  # LibRaw would hand out memory it never wrote
+        raise UnsupportedRawError(
+            f"Expected at least {int(_FEWEST_BITS * pixels / 8)} bytes for {pixels} pixels, but "
+            f"{path} has {size}: only its header is there. Copy it from the card again."
+        )
     counts = raw.raw_image_visible
     if min(counts.shape) < _SMALLEST_SIDE:
         raise UnsupportedRawError(
@@ -171,12 +216,12 @@ def load_raw(path: str | Path) -> PackedRaw:
         cfa = cfa_from_pattern(pattern, raw.color_desc.decode(), file_name=path.name)
         black = to_packed_order(raw.black_level_per_channel, pattern, cfa)
         white = float(raw.white_level)
-        _check_content(counts, max(black), white, path)
+        _check_content(counts, black, white, path)
         mosaic = torch.from_numpy(counts.astype(np.float32))
         white_balance, source = _white_balance(raw)
         matrix = _camera_matrix(raw)
         orientation = int(raw.sizes.flip)
-        metadata = build_metadata(read_exif(path), raw.other, raw.lens)
+        metadata = build_metadata(_exif_of(raw, path), raw.other, raw.lens)
     planes = normalise(pack_bayer(mosaic[None], cfa=cfa), black_level=black, white_level=white)
     log.info("loaded %s: %s %dx%d", path.name, cfa, *planes.shape[-2:])
     return PackedRaw(
@@ -202,4 +247,16 @@ def load_metadata(path: str | Path) -> RawMetadata:
     path = Path(path)
     _check_file(path)
     with _opened(path) as raw:
-        return build_metadata(read_exif(path), raw.other, raw.lens)
+        return build_metadata(_exif_of(raw, path), raw.other, raw.lens)
+
+
+def load_gps(path: str | Path) -> dict[int, Any] | None:
+    """The place where a file was taken, by EXIF GPS number; None where the file does not say.
+
+    Raises:
+        UnsupportedRawError: If the file is missing or LibRaw does not know it.
+    """
+    path = Path(path)
+    _check_file(path)
+    with _opened(path) as raw:
+        return read_gps(_exif_of(raw, path))

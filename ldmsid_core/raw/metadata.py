@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import io
 import logging
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import exifread
 from exifread.core.exceptions import ExifError
@@ -14,27 +16,39 @@ from .packed_raw import RawMetadata
 
 log = logging.getLogger(__name__)
 
+_LARGEST = 1e7  # no shutter, ISO, aperture or focal length is beyond; damaged tags are
+_GPS_TEXTS = {1, 3, 29}
+_GPS_BYTES = {0, 5}
+_GPS_TAGS = _GPS_TEXTS | _GPS_BYTES | {2, 4, 6, 7}
+_GPS_PLACE = {1, 2, 3, 4}
 
-def read_exif(path: Path) -> dict[str, Any]:
+
+def parse_exif(stream: BinaryIO, name: str) -> dict[str, Any]:
     """EXIF tags by exifread's names; empty where the container is not one it reads."""
     noisy = logging.getLogger("exifread")
     before, noisy.disabled = noisy.disabled, True
     try:
-        with path.open("rb") as stream:
-            return dict(exifread.process_file(stream, details=False))
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        ExifError,
-    ) as error:
-        log.info("no EXIF data in %s: %s", path.name, error)
+        return dict(exifread.process_file(stream, details=False))
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            struct.error, ExifError) as error:  # fmt: skip
+        log.info("no EXIF data in %s: %s", name, error)
         return {}
     finally:
         noisy.disabled = before
+
+
+def read_exif(path: Path, thumbnail: bytes | None = None) -> dict[str, Any]:
+    """EXIF tags of a RAW file, or of the JPEG inside it where the container holds them there.
+
+    Args:
+        path: The file.
+        thumbnail: The embedded JPEG, which Fujifilm's and other containers keep the tags in.
+    """
+    with path.open("rb") as stream:
+        tags = parse_exif(stream, path.name)
+    if not tags and thumbnail is not None:
+        tags = parse_exif(io.BytesIO(thumbnail), path.name)
+    return tags
 
 
 def _tag(tags: dict[str, Any], name: str) -> Any | None:
@@ -56,7 +70,7 @@ def _number(tags: dict[str, Any], name: str, fallback: float) -> float | None:
         except (TypeError, ValueError, ZeroDivisionError):
             found = 0.0
     for value in (found, float(fallback)):
-        if 0.0 < value < float("inf"):
+        if 0.0 < value < _LARGEST:
             return value
     return None
 
@@ -94,19 +108,29 @@ def build_metadata(tags: dict[str, Any], other: Any, lens: Any) -> RawMetadata:
     )
 
 
-def read_gps(path: Path) -> dict[int, Any] | None:
-    """EXIF GPS tags of a file by number, as Pillow writes them; None where there are none."""
-    tags: dict[int, Any] = {}
-    for name, tag in read_exif(path).items():
-        if not name.startswith("GPS "):
+def read_gps(tags: dict[str, Any]) -> dict[int, Any] | None:
+    """Place and time of GPS by EXIF number, as Pillow writes them; None where there is no place.
+
+    Args:
+        tags: From `read_exif`.
+
+    Returns:
+        Texts for the references, bytes for version and altitude reference, numbers or tuples of
+        numbers for the rest; other GPS tags and unreadable values are left out.
+    """
+    found: dict[int, Any] = {}
+    for name, tag in tags.items():
+        if not name.startswith("GPS ") or tag.tag not in _GPS_TAGS:
             continue
         values = tag.values
-        if isinstance(values, str):
-            tags[tag.tag] = values.strip("\0")
-        elif tag.tag in (0, 5):  # version and altitude reference are bytes
-            tags[tag.tag] = bytes(int(v) for v in values)
+        if tag.tag in _GPS_TEXTS:
+            found[tag.tag] = str(values).strip("\0 ")
+        elif tag.tag in _GPS_BYTES:
+            found[tag.tag] = bytes(int(v) & 0xFF for v in values)
         else:
-            numbers = tuple(float(v) for v in values)
-            tags[tag.tag] = numbers[0] if len(numbers) == 1 else numbers
-    has_place = any(number in tags for number in (2, 4))
-    return tags if has_place else None
+            try:
+                numbers = tuple(float(v) for v in values)
+            except (TypeError, ValueError, ZeroDivisionError):
+                continue
+            found[tag.tag] = numbers[0] if len(numbers) == 1 else numbers
+    return found if set(found) >= _GPS_PLACE else None

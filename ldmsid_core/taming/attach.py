@@ -33,7 +33,12 @@ def _find(host: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
-def _check_unet(unet: nn.Module, taming: UNetTaming) -> None:
+def check_unet(unet: nn.Module, taming: UNetTaming) -> None:
+    """Refuse a UNet that UNet taming was not made for.
+
+    Raises:
+        HostMismatchError: If it has other blocks or widths.
+    """
     for site in taming.sites:
         convolution = _find(unet, site.diffusers_path)
         channels = getattr(convolution, "out_channels", None)
@@ -49,7 +54,12 @@ def _check_unet(unet: nn.Module, taming: UNetTaming) -> None:
         )
 
 
-def _check_decoder(vae: nn.Module, taming: DecoderTaming) -> None:
+def check_decoder(vae: nn.Module, taming: DecoderTaming) -> None:
+    """Refuse a VAE that decoder taming was not made for.
+
+    Raises:
+        HostMismatchError: If its decoder has other stages or widths.
+    """
     for site, width in zip(DECODER_SITES, taming.config.widths, strict=True):
         norm = _find(vae, f"{site.diffusers_path}.norm1")
         channels = getattr(norm, "num_channels", None)
@@ -76,7 +86,7 @@ def attach_unet_taming(unet: nn.Module, taming: UNetTaming) -> Iterator[PredictN
     Raises:
         HostMismatchError: If the UNet has other blocks or widths.
     """
-    _check_unet(unet, taming)
+    check_unet(unet, taming)
     structure: list[Tensor] = []
     handles: list[RemovableHandle] = []
 
@@ -120,7 +130,7 @@ def attach_decoder_taming(vae: nn.Module, taming: DecoderTaming) -> Iterator[Dec
     Raises:
         HostMismatchError: If the decoder has other stages or widths.
     """
-    _check_decoder(vae, taming)
+    check_decoder(vae, taming)
     current: list[SubBands] = []
     handles: list[RemovableHandle] = []
 

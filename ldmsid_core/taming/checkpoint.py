@@ -69,7 +69,8 @@ class TamingHeader:
         cross_attention_width: Of that host.
         prediction_type: Of that host.
         latent_scale: Latent as the UNet sees it over latent as the VAE gives it.
-        decoder_latent_scale: `unscaled`: the decoder takes latents divided by the latent scale.
+        decoder_latent_scale: `unscaled`: the tamed decoder takes latents divided by the latent
+            scale; `scaled`: as the UNet sees them.
         input_recipe: What the planes undergo.
         unet: Shape of UNet taming; None if absent.
         decoder: Shape of decoder taming; None if absent.
@@ -91,6 +92,16 @@ class TamingHeader:
     licence: str = ""
     host_sha256: str | None = None
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse what no version knows."""
+        if self.decoder_latent_scale not in ("unscaled", "scaled"):
+            raise ConfigError(
+                "Expected decoder_latent_scale 'unscaled' or 'scaled', found "
+                f"{self.decoder_latent_scale!r}; update LDM-SID."
+            )
+        if not 0.0 < self.latent_scale < float("inf"):
+            raise ConfigError(f"Expected a latent_scale above 0, found {self.latent_scale}.")
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -229,4 +240,9 @@ def load_taming(path: Path) -> Taming:
                 f"{path}: holds {len(part)} tensors that its header does not describe, such as "
                 f"{next(iter(part))}."
             )
+    width = header.cross_attention_width
+    if prompt is not None and (prompt.ndim != 2 or prompt.shape[1] != width):
+        raise CheckpointError(
+            f"{path}: expected {_PROMPT} of shape (tokens, {width}), found {tuple(prompt.shape)}."
+        )
     return Taming(header, unet, decoder, prompt, path.name)

@@ -48,20 +48,14 @@ def autoencoder_loss(
         kl_weight: Weight of the Kullback-Leibler term, summed over a latent, per pixel.
     """
 
-    def network(image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        posterior = vae.encode(image).latent_dist
-        latent = posterior.mean + posterior.std * noise
-        kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).float().mean()
-        found = vae.decode(latent).sample
-        return multiscale_l1(found, image), gradient_l1(found, image), kl
-
-    runner = torch.compile(network) if config.compile else network
-
     def loss(step: int) -> dict[str, Tensor]:
         image = pool.batch(step, count=config.batch, crop=config.crop) * 2.0 - 1.0
         generator = torch.Generator().manual_seed(step)
-        shape = (config.batch, vae.config["latent_channels"], *(s // 8 for s in image.shape[2:]))
-        areas, edges, kl = runner(image, torch.randn(shape, generator=generator))
+        posterior = vae.encode(image).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        found = vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).float().mean()
+        areas, edges = multiscale_l1(found, image), gradient_l1(found, image)
         return {"loss": areas + 0.5 * edges + kl_weight * kl, "areas": areas, "edges": edges}
 
     return loss

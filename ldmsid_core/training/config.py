@@ -26,7 +26,7 @@ class PoolConfig:
         side: Their side in pixels.
         renew_every: Steps after which the oldest is replaced.
         photograph_share: Share of crops from bundled photographs.
-        encoded: Crops encoded once for the two diffusion stages.
+        encoded: Crops encoded once for the two diffusion stages, a multiple of 8.
     """
 
     window: int = 300
@@ -39,6 +39,8 @@ class PoolConfig:
         """Check ranges."""
         if min(self.window, self.side, self.renew_every, self.encoded) < 1:
             raise ConfigError(f"Expected all pool settings >= 1, found {self}.")
+        if self.encoded % 8:
+            raise ConfigError(f"Expected encoded as a multiple of 8, found {self.encoded}.")
         if not 0.0 <= self.photograph_share <= 1.0:
             raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
 
@@ -55,7 +57,7 @@ class TrainingConfig:
         decoder_taming: Stage 2.
         unet_modules: Shape of UNet taming.
         decoder_modules: Shape of decoder taming.
-        seed: Of images, weights, noise.
+        seed: Of images, initial weights and prompt; noise follows from the step alone.
         pool: Clean images.
         darkness: Dark RAWs.
         generation: Latents for stage 2.
@@ -77,6 +79,14 @@ class TrainingConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     warm_start: str = ""
     licence: str = "Apache-2.0"
+
+    def __post_init__(self) -> None:
+        """Check what the stages share."""
+        if self.unet.crop != self.unet_taming.crop:
+            raise ConfigError(
+                "Expected one crop for unet and unet_taming, which share their latents, found "
+                f"{self.unet.crop} and {self.unet_taming.crop}."
+            )
 
     def to_json(self) -> str:
         """Every setting, defaults included."""

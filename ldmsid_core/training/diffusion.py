@@ -69,7 +69,7 @@ class LatentSource:
 
 
 def encode_pool(
-    vae: AutoencoderKL, pool: ImagePool, *, count: int, crop: int, latent_scale: float
+    vae: AutoencoderKL, pool: ImagePool, *, count: int, crop: int, latent_scale: float, bf16: bool
 ) -> LatentSource:
     """Encode `count` crops of the pool with the frozen VAE.
 
@@ -79,20 +79,22 @@ def encode_pool(
         count: How many, a multiple of 8.
         crop: Side in pixels.
         latent_scale: Multiplies the VAE's latents.
+        bf16: Encode under bfloat16 autocast.
     """
     images, latents = [], []
     for step in range(count // 8):
         batch = pool.batch(step, count=8, crop=crop)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             mean = vae.encode(batch * 2.0 - 1.0).latent_dist.mean
         images.append((batch * 255.0).round().to(torch.uint8))
         latents.append(mean.float() * latent_scale)
     return LatentSource(torch.cat(images), torch.cat(latents))
 
 
-def measure_latent_scale(vae: AutoencoderKL, pool: ImagePool, *, crop: int) -> float:
+def measure_latent_scale(vae: AutoencoderKL, pool: ImagePool, *, crop: int, bf16: bool) -> float:
     """One over the standard deviation of the VAE's latents over 64 crops."""
-    return float(1.0 / encode_pool(vae, pool, count=64, crop=crop, latent_scale=1.0).latents.std())
+    source = encode_pool(vae, pool, count=64, crop=crop, latent_scale=1.0, bf16=bf16)
+    return float(1.0 / source.latents.std())
 
 
 def _noised(latent: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import ConfigError, NonFiniteError
+from ..errors import CheckpointError, ConfigError, NonFiniteError, OutputError
+from ..output.atomic import written_atomically
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,6 @@ class StageConfig:
         adam_betas: Of AdamW.
         max_gradient_norm: Gradients are scaled down to this 2-norm.
         bf16: Run the networks under bfloat16 autocast.
-        compile: Pass the loss through `torch.compile`.
         save_seconds: Seconds between saved states.
     """
 
@@ -49,7 +50,6 @@ class StageConfig:
     adam_betas: tuple[float, float] = (0.9, 0.99)
     max_gradient_norm: float = 1.0
     bf16: bool = True
-    compile: bool = False
     save_seconds: float = 120.0
 
     def __post_init__(self) -> None:
@@ -71,9 +71,21 @@ def learning_rate_factor(step: int, config: StageConfig) -> float:
 
 
 def _save_state(path: Path, state: dict[str, object]) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with written_atomically(path, overwrite=True) as partial:
+        try:
+            torch.save(state, partial)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OutputError(f"Cannot write {path}: {error}; make room and resume.") from error
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(path, weights_only=True))
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"Expected a training state, but {path} is damaged ({error}); delete it to train the "
+            "stage again."
+        ) from error
 
 
 def run_stage(
@@ -98,6 +110,8 @@ def run_stage(
 
     Raises:
         NonFiniteError: If the loss is NaN or infinite; the last saved state is kept.
+        CheckpointError: If the saved state is damaged.
+        OutputError: If the state cannot be written; the one before is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_path, log_path = folder / f"{name}.state.pt", folder / f"{name}.csv"
@@ -110,7 +124,7 @@ def run_stage(
     )
     first = 0
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
+        state = _load_state(state_path)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         first = int(state["step"])

@@ -196,10 +196,11 @@ def train_small_model(config: TrainingConfig, folder: Path, *, quiet: bool = Fal
     run = _Run(config, folder, quiet, *_start(config))
     vae = _train_vae(run)
     pool = run.pool(2)
-    latent_scale = measure_latent_scale(vae, pool, crop=config.unet.crop)
+    latent_scale = measure_latent_scale(vae, pool, crop=config.unet.crop, bf16=config.unet.bf16)
     source = encode_pool(
-        vae, pool, count=config.pool.encoded, crop=config.unet.crop, latent_scale=latent_scale
-    )
+        vae, pool, count=config.pool.encoded, crop=config.unet.crop, latent_scale=latent_scale,
+        bf16=config.unet.bf16,
+    )  # fmt: skip
     prompt = tiny_prompt_embedding(config.seed)
     unet = _train_unet(run, source, prompt)
     halves = _train_taming(run, (unet, vae), source, prompt, latent_scale)

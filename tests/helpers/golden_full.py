@@ -34,7 +34,8 @@ def main(part: str) -> None:
             return
         unet = hosts.build_unet(unet_config, state)
         width = unet_config["context_dim"]
-        context = torch.from_numpy(g.recipe().data(vectors.tag, "full.context", (1, 77, width)))
+        shape = (len(vectors["in.x"]), 77, width)
+        context = torch.from_numpy(g.recipe().data(vectors.tag, "full.context", shape))
         head = vectors["in.context_head"]
         g.assert_close(context[:, : head.shape[1]], head, 1e-7, "context")
         with attach_unet_taming(unet, taming) as predict:

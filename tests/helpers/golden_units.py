@@ -15,7 +15,7 @@ from .released_hosts import load_renamed
 def constructor_arguments(text: str) -> dict[str, int]:
     """Keyword arguments of a constructor call written out, all whole numbers."""
     inside = text[text.index("(") + 1 : text.rindex(")")]
-    return {k.strip(): int(v) for k, v in (part.split("=") for part in inside.split(","))}
+    return {k.strip(): int(float(v)) for k, v in (part.split("=") for part in inside.split(","))}
 
 
 def residual_dual(

@@ -89,7 +89,7 @@ def write_model(folder: Path, **header_changes: Any) -> ModelFiles:
         taming if header.unet is not None else None,
         decoder if header.decoder is not None else None,
     )
-    state = taming_state(*halves, torch.zeros(77, 16))
+    state = taming_state(*halves, torch.zeros(77, header.cross_attention_width))
     save_taming(files.taming, header, state, dtype=torch.float32, overwrite=True)
     return files
 

@@ -15,7 +15,7 @@ from ldmsid_core.errors import CheckpointError, ConfigError, NonFiniteError
 from ldmsid_core.hosts.host import load_host
 from ldmsid_core.taming.checkpoint import load_taming
 from ldmsid_core.training.autoencoder import build_tiny_vae
-from ldmsid_core.training.config import load_training_config, parse_training_config
+from ldmsid_core.training.config import STAGES, load_training_config, parse_training_config
 from ldmsid_core.training.darkness import DarknessConfig, darken
 from ldmsid_core.training.images import ImagePool
 from ldmsid_core.training.loop import StageConfig, learning_rate_factor, run_stage
@@ -33,7 +33,7 @@ TINY = Path(__file__).resolve().parents[1] / "ldmsid_core" / "training" / "confi
 def small_config(**changes: Any) -> dict[str, Any]:
     """The embedded model's configuration, cut down to seconds."""
     values = json.loads(TINY.read_text())
-    for stage in ("vae_small", "vae", "unet", "unet_taming", "decoder_taming"):
+    for stage in STAGES:
         values[stage].update(steps=2, batch=1, crop=64, warmup=1)
     values["pool"].update(window=2, side=96, encoded=8)
     values["generation"] = {"window": 2, "group": 1, "renew_every": 1, "steps": 1}

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedRawError
-from .cfa import cfa_from_pattern, to_packed_order
+from .cfa import CfaPattern, cfa_from_pattern, packed_places, to_packed_order
 from .metadata import build_metadata, read_exif, read_gps
 from .packed_raw import PackedRaw, RawMetadata, Triple, WhiteBalanceSource
-from .packing import normalise, pack_bayer
+from .packing import normalise
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ def _check_content(
 ) -> None:
     """Refuse mosaics that hold nothing: constant, never above black, or cut off half-way."""
     black = max(levels)
-    low, high = int(counts.min()), int(counts.max())
+    lowest, highest = counts.min(axis=1), counts.max(axis=1)
+    low, high = int(lowest.min()), int(highest.max())
     if low == high:
         raise UnsupportedRawError(
             f"Expected an exposed mosaic, but every pixel of {path} is {low}: the file is "
@@ -112,26 +113,24 @@ def _check_content(
             f"Expected a white level above the black level, but LibRaw finds {white:g} and "
             f"{black:g} in {path}."
         )
-    _check_rows(counts, min(levels), white, path)
+    impossible = (highest < min(levels)) | (lowest > _FAR_ABOVE_WHITE * white)
+    if counts.shape[1] >= _NOISY_WIDTH:  # where black is 0, no such row of a real sensor is all 0
+        impossible |= highest == 0
+    _check_rows((lowest == highest) & impossible, path)
 
 
-def _check_rows(counts: NDArray[np.uint16], black: float, white: float, path: Path) -> None:
+def _check_rows(dead: NDArray[np.bool_], path: Path) -> None:
     """Refuse files with a block of rows that no sensor delivers.
 
     What a cut-off or zero-filled file decodes to is constant, and below black or far above white;
     a black or a blown-out part of a real frame is neither.
     """
-    lowest, highest = counts.min(axis=1), counts.max(axis=1)
-    impossible = (highest < black) | (lowest > _FAR_ABOVE_WHITE * white)
-    if counts.shape[1] >= _NOISY_WIDTH:  # where black is 0, no such row of a real sensor is all 0
-        impossible |= highest == 0
-    dead = (lowest == highest) & impossible
     edges = np.flatnonzero(np.diff(np.concatenate([[0], dead.view(np.int8), [0]])))
     lengths = edges[1::2] - edges[0::2]
     if lengths.size and int(lengths.max()) >= _DEAD_ROWS:
         first = int(edges[0::2][lengths.argmax()])
         raise UnsupportedRawError(
-            f"Expected a whole mosaic, but {int(lengths.max())} of {counts.shape[0]} rows of "
+            f"Expected a whole mosaic, but {int(lengths.max())} of {dead.size} rows of "
             f"{path} from row {first} on hold nothing: the file is truncated or damaged. Copy it "
             "from the card again."
         )
@@ -192,6 +191,14 @@ def _mosaic_of(raw: rawpy.RawPy, path: Path) -> NDArray[np.uint16]:
     )
 
 
+def _packed_counts(counts: NDArray[np.uint16], cfa: CfaPattern) -> torch.Tensor:
+    """`pack_bayer` of whole counts, `(1, 4, h, w)` float32, in a single pass over the file's."""
+    packed = np.empty((1, 4, counts.shape[0] // 2, counts.shape[1] // 2), np.float32)
+    for plane, (row, column) in enumerate(packed_places(cfa)):
+        packed[0, plane] = counts[row::2, column::2]
+    return torch.from_numpy(packed)
+
+
 def load_raw(path: str | Path) -> PackedRaw:
     """Read a Bayer RAW file.
 
@@ -217,12 +224,12 @@ def load_raw(path: str | Path) -> PackedRaw:
         black = to_packed_order(raw.black_level_per_channel, pattern, cfa)
         white = float(raw.white_level)
         _check_content(counts, black, white, path)
-        mosaic = torch.from_numpy(counts.astype(np.float32))
+        packed = _packed_counts(counts, cfa)
         white_balance, source = _white_balance(raw)
         matrix = _camera_matrix(raw)
         orientation = int(raw.sizes.flip)
         metadata = build_metadata(_exif_of(raw, path), raw.other, raw.lens)
-    planes = normalise(pack_bayer(mosaic[None], cfa=cfa), black_level=black, white_level=white)
+    planes = normalise(packed, black_level=black, white_level=white)
     log.info("loaded %s: %s %dx%d", path.name, cfa, *planes.shape[-2:])
     return PackedRaw(
         planes=planes,

@@ -74,7 +74,8 @@ def normalise(planes: Tensor, *, black_level: Sequence[float], white_level: floa
             f"found {tuple(black_level)}."
         )
     black = torch.tensor(list(black_level), dtype=torch.float32)[None, :, None, None]
-    return (planes.float() - black) / (white_level - black)
+    result = planes.to(torch.float32, copy=True)
+    return result.sub_(black).div_(white_level - black)
 
 
 def check_exposure_ratio(ratio: float) -> float:

@@ -14,7 +14,7 @@ from .darkness import DarknessConfig
 from .decoding import GenerationConfig
 from .loop import StageConfig
 
-_STAGES = ("vae_small", "vae", "unet", "unet_taming", "decoder_taming")
+STAGES = ("vae_small", "vae", "unet", "unet_taming", "decoder_taming", "decoder_taming_large")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class TrainingConfig:
         vae: Stage 0a on full crops.
         unet: Stage 0b, the host's UNet.
         unet_taming: Stage 1.
-        decoder_taming: Stage 2.
+        decoder_taming: Stage 2 on small crops.
+        decoder_taming_large: Stage 2 on large crops, whose norms see more of a picture.
         unet_modules: Shape of UNet taming.
         decoder_modules: Shape of decoder taming.
         seed: Of images, initial weights and prompt; noise follows from the step alone.
@@ -71,6 +72,7 @@ class TrainingConfig:
     unet: StageConfig
     unet_taming: StageConfig
     decoder_taming: StageConfig
+    decoder_taming_large: StageConfig
     unet_modules: UNetTamingConfig
     decoder_modules: DecoderTamingConfig
     seed: int = 1
@@ -100,7 +102,7 @@ def parse_training_config(values: Mapping[str, Any], *, source: str) -> Training
         ConfigError: If a setting is unknown, missing or out of range.
     """
     ready = dict(values)
-    kinds: dict[str, type] = dict.fromkeys(_STAGES, StageConfig)
+    kinds: dict[str, type] = dict.fromkeys(STAGES, StageConfig)
     kinds.update(
         decoder_modules=DecoderTamingConfig, pool=PoolConfig, darkness=DarknessConfig,
         generation=GenerationConfig,

@@ -6,8 +6,6 @@ in stage 1 only the structure encoder and the SFT layers learn (paper, training 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
@@ -49,52 +47,62 @@ def tiny_prompt_embedding(seed: int) -> Tensor:
     return torch.randn(PROMPT_TOKENS, PROMPT_WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-@dataclass(frozen=True)
 class LatentSource:
-    """Clean images with their latents, encoded once and kept: a pool of fixed size.
+    """Clean images with their latents: a fixed number, encoded when first asked for and kept."""
 
-    Attributes:
-        images: `(N, 3, h, w)` sRGB, 8 bit.
-        latents: `(N, 4, h/8, w/8)` scaled as the UNet sees them.
-    """
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        pool: ImagePool,
+        *,
+        count: int,
+        crop: int,
+        latent_scale: float,
+        bf16: bool,
+    ) -> None:
+        """Keep the recipe; a resumed run whose diffusion stages are done encodes nothing.
 
-    images: Tensor
-    latents: Tensor
+        Args:
+            vae: Frozen.
+            pool: Source of clean images.
+            count: How many, a multiple of 8.
+            crop: Side in pixels.
+            latent_scale: Multiplies the VAE's latents.
+            bf16: Encode under bfloat16 autocast.
+        """
+        self._vae, self._pool = vae, pool
+        self._count, self._crop = count, crop
+        self._latent_scale, self._bf16 = latent_scale, bf16
+        self._encoded: tuple[Tensor, Tensor] | None = None
+
+    def encoded(self) -> tuple[Tensor, Tensor]:
+        """All images, `(N, 3, h, w)` 8 bit, and latents, `(N, 4, h/8, w/8)` scaled."""
+        if self._encoded is None:
+            images, latents = [], []
+            for step in range(self._count // 8):
+                batch = self._pool.batch(step, count=8, crop=self._crop)
+                images.append((batch * 255.0).round().to(torch.uint8))
+                latents.append(self._encode(batch))
+            self._encoded = torch.cat(images), torch.cat(latents)
+        return self._encoded
+
+    def _encode(self, batch: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            mean = self._vae.encode(batch * 2.0 - 1.0).latent_dist.mean
+        return mean.float() * self._latent_scale
 
     def pick(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Unit-range images and latents of one step."""
+        images, latents = self.encoded()
         generator = torch.Generator().manual_seed(step)
-        index = torch.randint(0, len(self.images), (count,), generator=generator)
-        return self.images[index].float() / 255.0, self.latents[index]
-
-
-def encode_pool(
-    vae: AutoencoderKL, pool: ImagePool, *, count: int, crop: int, latent_scale: float, bf16: bool
-) -> LatentSource:
-    """Encode `count` crops of the pool with the frozen VAE.
-
-    Args:
-        vae: Frozen.
-        pool: Source of clean images.
-        count: How many, a multiple of 8.
-        crop: Side in pixels.
-        latent_scale: Multiplies the VAE's latents.
-        bf16: Encode under bfloat16 autocast.
-    """
-    images, latents = [], []
-    for step in range(count // 8):
-        batch = pool.batch(step, count=8, crop=crop)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            mean = vae.encode(batch * 2.0 - 1.0).latent_dist.mean
-        images.append((batch * 255.0).round().to(torch.uint8))
-        latents.append(mean.float() * latent_scale)
-    return LatentSource(torch.cat(images), torch.cat(latents))
+        index = torch.randint(0, len(images), (count,), generator=generator)
+        return images[index].float() / 255.0, latents[index]
 
 
 def measure_latent_scale(vae: AutoencoderKL, pool: ImagePool, *, crop: int, bf16: bool) -> float:
     """One over the standard deviation of the VAE's latents over 64 crops."""
-    source = encode_pool(vae, pool, count=64, crop=crop, latent_scale=1.0, bf16=bf16)
-    return float(1.0 / source.latents.std())
+    source = LatentSource(vae, pool, count=64, crop=crop, latent_scale=1.0, bf16=bf16)
+    return float(1.0 / source.encoded()[1].std())
 
 
 def _noised(latent: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:

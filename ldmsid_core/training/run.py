@@ -28,13 +28,12 @@ from ..taming.checkpoint import (
 from ..taming.fusion import DecoderTaming
 from ..taming.unet_taming import UNetTaming
 from .autoencoder import TINY_VAE, autoencoder_loss, build_tiny_vae, set_trainable
-from .config import TrainingConfig, parse_training_config
+from .config import STAGES, TrainingConfig, parse_training_config
 from .decoding import GeneratedPool, decoder_taming_loss, group_maker
 from .diffusion import (
     TINY_UNET,
     LatentSource,
     build_tiny_unet,
-    encode_pool,
     measure_latent_scale,
     tiny_prompt_embedding,
     unet_loss,
@@ -158,20 +157,20 @@ def _train_taming(
         loss = unet_taming_loss(predict, source, prompt, config.unet_taming, config.darkness)
         run.train("unet_taming", unet_taming, loss, config.unet_taming)
         freeze(unet_taming)
-        make = group_maker(
-            predict,
-            run.pool(4),
-            prompt,
-            latent_scale=latent_scale,
-            crop=config.decoder_taming.crop,
-            generation=config.generation,
-            darkness=config.darkness,
-        )
-        generated = GeneratedPool(make, config.generation)
         with attach_decoder_taming(vae, decoder) as decode:
-            stage = config.decoder_taming
-            decoder_loss = decoder_taming_loss(decode, generated, stage)
-            run.train("decoder_taming", decoder, decoder_loss, stage)
+            for offset, name in ((4, "decoder_taming"), (5, "decoder_taming_large")):
+                stage: StageConfig = getattr(config, name)
+                make = group_maker(
+                    predict,
+                    run.pool(offset),
+                    prompt,
+                    latent_scale=latent_scale,
+                    crop=stage.crop,
+                    generation=config.generation,
+                    darkness=config.darkness,
+                )
+                generated = GeneratedPool(make, config.generation)
+                run.train(name, decoder, decoder_taming_loss(decode, generated, stage), stage)
             freeze(decoder)
     return unet_taming, decoder
 
@@ -197,10 +196,14 @@ def train_small_model(config: TrainingConfig, folder: Path, *, quiet: bool = Fal
     vae = _train_vae(run)
     pool = run.pool(2)
     latent_scale = measure_latent_scale(vae, pool, crop=config.unet.crop, bf16=config.unet.bf16)
-    source = encode_pool(
-        vae, pool, count=config.pool.encoded, crop=config.unet.crop, latent_scale=latent_scale,
+    source = LatentSource(
+        vae,
+        pool,
+        count=config.pool.encoded,
+        crop=config.unet.crop,
+        latent_scale=latent_scale,
         bf16=config.unet.bf16,
-    )  # fmt: skip
+    )
     prompt = tiny_prompt_embedding(config.seed)
     unet = _train_unet(run, source, prompt)
     halves = _train_taming(run, (unet, vae), source, prompt, latent_scale)
@@ -217,8 +220,7 @@ def _export(
 ) -> ModelFiles:
     config = run.config
     files = ModelFiles(run.folder / "host.safetensors", run.folder / "taming.safetensors")
-    stages = ("vae_small", "vae", "unet", "unet_taming", "decoder_taming")
-    summary = {name: getattr(config, name).steps for name in stages}
+    summary = {name: getattr(config, name).steps for name in STAGES}
     header = HostHeader(
         TINY_FAMILY, latent_scale, "epsilon", dict(TINY_UNET), dict(TINY_VAE),
         {"steps": summary, "seed": config.seed}, config.licence,

@@ -17,6 +17,7 @@ from ldmsid_core.raw.cfa import CFA_PATTERNS, CfaPattern, packed_places
 from ldmsid_core.raw.dng import DngHeader, write_dng
 from ldmsid_core.raw.loader import load_metadata, load_raw
 from ldmsid_core.raw.packed_raw import apply_orientation
+from ldmsid_core.raw.simulate import A7S2_XYZ_TO_CAMERA, srgb_to_camera_matrix
 
 
 def _expected_planes(mosaic: np.ndarray, cfa: CfaPattern, white: int = 16383) -> np.ndarray:
@@ -92,6 +93,15 @@ def test_white_balance_falls_back_to_daylight(tmp_path: Path) -> None:
     assert shot.white_balance == pytest.approx((2.05, 1.0, 1.65), rel=1e-3)
     assert none.white_balance_source == "daylight"
     assert none.white_balance[1] == 1.0
+
+
+def test_the_camera_matrix_of_an_unknown_camera_is_read_from_the_file(tmp_path: Path) -> None:
+    write_test_dng(tmp_path / "a.dng")
+    found = load_raw(tmp_path / "a.dng").xyz_to_camera
+    assert found is not None
+    wanted = srgb_to_camera_matrix(torch.tensor(A7S2_XYZ_TO_CAMERA))
+    # The DNG holds four decimals, and rows whose scale does not matter.
+    assert torch.allclose(srgb_to_camera_matrix(torch.tensor(found)), wanted, atol=2e-3)
 
 
 def test_metadata_is_read(tmp_path: Path) -> None:

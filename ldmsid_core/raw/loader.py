@@ -18,6 +18,7 @@ from .cfa import CfaPattern, cfa_from_pattern, packed_places, to_packed_order
 from .metadata import build_metadata, read_exif, read_gps
 from .packed_raw import PackedRaw, RawMetadata, Triple, WhiteBalanceSource
 from .packing import normalise
+from .simulate import SRGB_TO_XYZ
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ _DEAD_ROWS = 16
 _FAR_ABOVE_WHITE = 2.0
 _NOISY_WIDTH = 1024
 _FEWEST_BITS = 0.25
+_SINGULAR = 1e-6
 
 
 def _check_file(path: Path) -> None:
@@ -150,8 +152,19 @@ def _white_balance(raw: rawpy.RawPy) -> tuple[Triple, WhiteBalanceSource]:
 
 
 def _camera_matrix(raw: rawpy.RawPy) -> tuple[Triple, Triple, Triple] | None:
+    """XYZ to camera, from LibRaw's table or from the file.
+
+    For DNGs of cameras that LibRaw does not know, it gives only what it made of the file's matrix:
+    camera to sRGB, which leaves the scale of each row of the inverse free.
+    """
     matrix = np.asarray(raw.rgb_xyz_matrix, dtype=np.float64)[:3]
-    if not np.isfinite(matrix).all() or not matrix.any():
+    if not matrix.any():
+        to_srgb = np.asarray(raw.color_matrix, dtype=np.float64)[:, :3]
+        if not np.isfinite(to_srgb).all() or abs(np.linalg.det(to_srgb)) < _SINGULAR:
+            return None
+        inverse = np.linalg.inv(np.asarray(SRGB_TO_XYZ) @ to_srgb)
+        matrix = np.asarray(inverse, dtype=np.float64)
+    if not np.isfinite(matrix).all():
         return None
     first, second, third = (cast(Triple, tuple(float(v) for v in row)) for row in matrix)
     return first, second, third

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedRawError
 from .cfa import CfaPattern, cfa_from_pattern, packed_places, to_packed_order
+from .damage import check_bytes
 from .metadata import build_metadata, read_exif, read_gps
 from .packed_raw import PackedRaw, RawMetadata, Triple, WhiteBalanceSource
 from .packing import normalise
@@ -37,7 +38,6 @@ _SMALLEST_SIDE = 2
 _DEAD_ROWS = 16
 _FAR_ABOVE_WHITE = 2.0
 _NOISY_WIDTH = 1024
-_FEWEST_BITS = 0.25
 _SINGULAR = 1e-6
 
 
@@ -188,12 +188,7 @@ def _mosaic_of(raw: rawpy.RawPy, path: Path) -> NDArray[np.uint16]:
         cfa_from_pattern(None, "", file_name=path.name)
     if raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2):
         cfa_from_pattern(raw.raw_pattern, "", file_name=path.name)
-    pixels, size = raw.sizes.raw_height * raw.sizes.raw_width, path.stat().st_size
-    if 8 * size < _FEWEST_BITS * pixels:  # LibRaw would hand out memory it never wrote
-        raise UnsupportedRawError(
-            f"Expected at least {int(_FEWEST_BITS * pixels / 8)} bytes for {pixels} pixels, but "
-            f"{path} has {size}: only its header is there. Copy it from the card again."
-        )
+    check_bytes(path, raw.sizes.raw_height * raw.sizes.raw_width, float(raw.white_level))
     counts = raw.raw_image_visible
     if min(counts.shape) < _SMALLEST_SIDE:
         raise UnsupportedRawError(

@@ -1,0 +1,59 @@
+"""Damage that shows in a file's bytes alone.
+
+For data that are missing, LibRaw hands out memory it never wrote, which may hold anything, also the
+picture loaded before. So what a file lacks must be seen in the file itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UnsupportedRawError
+
+_FEWEST_BITS = 0.25
+_BLOCK = 4096
+_SMALLEST_HOLE = 1 << 16
+_HOLE_SHARE = 0.05
+# Bytes a pixel below which the counts must be compressed: 12 bits packed take 1.5, 8 bits 1.
+_COMPRESSED = {True: 0.95, False: 1.45}
+
+
+def check_bytes(path: Path, pixels: int, white_level: float) -> None:
+    """Refuse a file that is too small for its pixels, or compressed with a hole of zeros.
+
+    Uncompressed files may well hold long runs of zeros; no compressed data do.
+
+    Args:
+        path: The file.
+        pixels: Of the whole mosaic.
+        white_level: Saturation count; tells 8-bit files from deeper ones.
+
+    Raises:
+        UnsupportedRawError: If data are missing.
+    """
+    size = path.stat().st_size
+    fewest = int(_FEWEST_BITS * pixels / 8)
+    if size < fewest:
+        raise UnsupportedRawError(
+            f"Expected at least {fewest} bytes for {pixels} pixels, but {path} has {size}: only "
+            "its header is there. Copy it from the card again."
+        )
+    if size >= _COMPRESSED[white_level <= 255] * pixels:
+        return
+    hole = longest_run_of_zeros(path)
+    if hole >= max(_SMALLEST_HOLE, _HOLE_SHARE * size):
+        raise UnsupportedRawError(
+            f"Expected compressed data throughout, but {hole} of {size} bytes of {path} are a hole "
+            "of zeros: the file was not written to its end. Copy it from the card again."
+        )
+
+
+def longest_run_of_zeros(path: Path) -> int:
+    """Bytes of the longest run of whole blocks of zeros, in steps of 4096."""
+    data = np.fromfile(path, dtype=np.uint64, count=path.stat().st_size // _BLOCK * (_BLOCK // 8))
+    empty = ~data.reshape(-1, _BLOCK // 8).any(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
+    lengths = edges[1::2] - edges[0::2]
+    return int(lengths.max()) * _BLOCK if lengths.size else 0

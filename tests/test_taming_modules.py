@@ -48,7 +48,7 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
 
 def assert_same(found: Tensor, wanted: Tensor) -> None:
     assert found.shape == wanted.shape
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < TOLERANCE
+    assert float((found - wanted).detach().abs().max() / wanted.abs().max()) < TOLERANCE
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_structure_encoder(variant: Variant) -> None:
     )
     for found, feature in zip(encoder(ll, timestep), wanted, strict=True):
         # The timestep embedding is float32 by design (method, section 8): 1e-7 relative.
-        assert float((found - feature).abs().max() / feature.abs().max()) < 2e-5
+        assert float((found - feature).detach().abs().max() / feature.abs().max()) < 2e-5
 
 
 def test_new_sft_layers_start_as_identity_and_released_ones_do_not() -> None:

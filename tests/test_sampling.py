@@ -122,6 +122,11 @@ def test_bf16_is_near_fp32(tmp_path: Path, raw: PackedRaw) -> None:
     assert float((exact - coarse).abs().mean()) < 0.03
 
 
+def test_bf16_keeps_more_levels_than_bf16_has(tmp_path: Path, raw: PackedRaw) -> None:
+    image = run(tmp_path, raw, dtype=torch.bfloat16)
+    assert len(image.unique()) > 2000
+
+
 def test_nan_weights_are_named_by_the_result(tmp_path: Path, raw: PackedRaw) -> None:
     host, taming = load_model(tmp_path)
     assert taming.decoder is not None

@@ -144,6 +144,24 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 
 @contextlib.contextmanager
+def _precise_output(vae: nn.Module) -> Iterator[None]:
+    """The decoder's last convolution in float32: in bf16 a picture has some 500 levels only."""
+    last = vae.get_submodule("decoder.conv_out")
+    before = next(last.parameters()).dtype
+
+    def to_float32(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].float(), *inputs[1:])
+
+    last.float()
+    handle = last.register_forward_pre_hook(to_float32)
+    try:
+        yield
+    finally:
+        handle.remove()
+        last.to(before)
+
+
+@contextlib.contextmanager
 def ready_engine(
     host: Host,
     taming: Taming,
@@ -180,6 +198,7 @@ def ready_engine(
     with (
         attach_unet_taming(host.unet, unet_taming) as predict,
         attach_decoder_taming(host.vae, decoder_taming) as tamed_decode,
+        _precise_output(host.vae),
     ):
 
         def sample(bands: SubBands, seed: int) -> Tensor:

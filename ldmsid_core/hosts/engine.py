@@ -145,7 +145,7 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 @contextlib.contextmanager
 def _precise_output(vae: nn.Module) -> Iterator[None]:
-    """The decoder's last convolution in float32: in bf16 a picture has some 500 levels only."""
+    """The decoder's last convolution in float32: in bf16 bright levels are 1/512 apart."""
     last = vae.get_submodule("decoder.conv_out")
     before = next(last.parameters()).dtype
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-_RESIDUAL = {
+RESIDUAL_NAMES = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
@@ -48,7 +48,7 @@ def _unet_block(area: str, number: int, part: int, rest: str, blocks: int) -> st
     if area == "middle_block":
         if number == 1:
             return f"mid_block.attentions.0.{rest}"
-        return f"mid_block.resnets.{number // 2}.{_rename_start(rest, _RESIDUAL)}"
+        return f"mid_block.resnets.{number // 2}.{_rename_start(rest, RESIDUAL_NAMES)}"
     down = area == "input_blocks"
     level, block = divmod(number - 1, blocks + 1) if down else divmod(number, blocks + 1)
     side = f"{'down' if down else 'up'}_blocks.{level}"
@@ -56,7 +56,7 @@ def _unet_block(area: str, number: int, part: int, rest: str, blocks: int) -> st
         return f"{side}.downsamplers.0.conv.{rest[3:]}"
     if rest.startswith("conv."):
         return f"{side}.upsamplers.0.conv.{rest[5:]}"
-    residual = _rename_start(rest, _RESIDUAL)
+    residual = _rename_start(rest, RESIDUAL_NAMES)
     if part == 0 and residual:
         return f"{side}.resnets.{block}.{residual}"
     return f"{side}.attentions.{block}.{rest}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
+from ldmsid_core.hosts.layout import RESIDUAL_NAMES
 from ldmsid_core.taming import released
 from ldmsid_core.taming.sft import SftLayer
 
@@ -33,18 +34,10 @@ def residual_dual(
         temb_channels=ctor["emb_channels"],
         eps=1e-5,
     )
-    inner = {
-        "in_layers.0": "norm1",
-        "in_layers.2": "conv1",
-        "emb_layers.1": "time_emb_proj",
-        "out_layers.0": "norm2",
-        "out_layers.3": "conv2",
-        "skip_connection": "conv_shortcut",
-    }
     prefix = f"{case['module']}."
     names = {
         f"{prefix}{old}.{end}": f"{new}.{end}"
-        for old, new in inner.items()
+        for old, new in RESIDUAL_NAMES.items()
         for end in ("weight", "bias")
     }
     load_renamed(block, state, names)

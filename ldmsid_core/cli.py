@@ -107,6 +107,10 @@ def main(verbose: bool) -> None:
 @_device_option
 @_dtype_option
 @_threads_option
+@click.option("--strength", type=click.FloatRange(0.0, 2.0), default=1.0, show_default=True,
+              help="Of UNet taming: 0 leaves the host untamed.")  # fmt: skip
+@click.option("--decoder-strength", type=click.FloatRange(0.0, 2.0), default=1.0,
+              show_default=True, help="The same of decoder taming.")  # fmt: skip
 @click.option("--rounding", default="nearest", show_default=True,
               type=click.Choice(["nearest", "released"]),
               help="released cuts fractions off, as published numbers do.")  # fmt: skip

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from .errors import ConfigError, LdmSidError, UnsupportedRawError
 from .hosts.engine import (
-    DEFAULT_STEPS,
     SamplingSettings,
     check_fit,
     choose_device,
@@ -35,6 +34,7 @@ from .raw.exposure import auto_exposure_ratio, reference_exposure_ratio
 from .raw.loader import RAW_EXTENSIONS, load_gps, load_metadata, load_raw
 from .raw.packed_raw import PackedRaw, RawMetadata
 from .raw.packing import check_exposure_ratio
+from .sampling_grid import DEFAULT_STEPS
 from .taming.checkpoint import Taming, load_taming
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class EnhanceOptions:
     taming: Path | None = None
     keep_gps: bool = False
     steps: int = DEFAULT_STEPS
+    strength: float = 1.0
+    decoder_strength: float = 1.0
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
@@ -209,7 +211,9 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
     ratio, mode = _ratio_for(raw, job)
     gps = load_gps(path) if options.keep_gps else None
     with tqdm(total=options.steps, desc=path.name, unit="step", disable=options.quiet) as bar:
-        settings = SamplingSettings(options.steps, options.sampler)
+        settings = SamplingSettings(
+            options.steps, options.sampler, options.strength, options.decoder_strength
+        )
         try:
             with ready_engine(
                 job.host, job.taming, device=job.device, dtype=job.dtype, settings=settings,
@@ -237,6 +241,8 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
         "seed": options.seed,
         "steps": options.steps,
         "sampler": options.sampler,
+        "strength": options.strength,
+        "decoder_strength": options.decoder_strength,
         "dtype": str(job.dtype).removeprefix("torch."),
         "host": job.host.name,
         "host_sha256": job.host.sha256,

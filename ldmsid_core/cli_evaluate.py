@@ -18,7 +18,6 @@ from .evaluation.metrics import FloatImage, psnr_rgb, ssim_rgb
 from .evaluation.sheet import save_sheet, to_float_image
 from .evaluation.table import Row, ScoreTable
 from .hosts.engine import (
-    DEFAULT_STEPS,
     SamplingSettings,
     choose_device,
     choose_dtype,
@@ -33,6 +32,7 @@ from .raw.noise import A7S2_BLACK_LEVEL, A7S2_WHITE_LEVEL, SensorNoise, a7s2_noi
 from .raw.packed_raw import PackedRaw, RawMetadata
 from .raw.packing import check_exposure_ratio, normalise, pack_bayer
 from .raw.simulate import A7S2_WHITE_BALANCE, A7S2_XYZ_TO_CAMERA
+from .sampling_grid import DEFAULT_STEPS
 from .taming.checkpoint import load_taming
 from .training.photographs import EVALUATION_PHOTOGRAPHS, load_photograph
 

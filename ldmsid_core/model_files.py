@@ -22,3 +22,5 @@ class ModelFiles:
 
 
 EMBEDDED = ModelFiles(_ASSETS / "tiny_host.safetensors", _ASSETS / "tiny_taming.safetensors")
+# A dark RAW with known truth, made by `ldmsid synth astronaut --ratio 250 --iso 1600 --size 448`.
+SAMPLE_RAW = _ASSETS / "sample_dark.dng"

@@ -6,8 +6,10 @@ The pipeline is handed its host as two callables and knows neither diffusers nor
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,6 +47,57 @@ def to_unit_range(image: Tensor) -> Tensor:
 def recipe_white_balance(raw: PackedRaw, recipe: InputRecipe) -> tuple[float, float, float]:
     """The multipliers a model's input recipe asks for."""
     return raw.white_balance if recipe.white_balance == "as shot" else (1.0, 1.0, 1.0)
+
+
+def finish_image(decoded: Tensor, raw: PackedRaw, bands: SubBands) -> Tensor:
+    """Crop a decoded picture to its content, bring it to unit range and turn it upright.
+
+    Args:
+        decoded: `(B, 3, 8h, 8w)` model range.
+        raw: The file.
+        bands: That steered the decoder.
+
+    Raises:
+        NonFiniteError: If the picture holds NaN or infinity.
+    """
+    if not torch.isfinite(decoded).all():
+        raise NonFiniteError(
+            f"The tamed decoder returned NaN or infinity for {raw.file_name}; compute in bf16 or "
+            "fp32 (--dtype; in ComfyUI --fp32-vae), and check that the weights are not damaged."
+        )
+    height, width = bands.content_size
+    image = to_unit_range(decoded[:, :, :height, :width])
+    return apply_orientation(image, raw.orientation).contiguous()
+
+
+@dataclass(frozen=True)
+class RawBands:
+    """The bands of one file, split when a model's recipe is known and kept.
+
+    Attributes:
+        raw: The file, with the exposure ratio chosen for it.
+    """
+
+    raw: PackedRaw
+    _split: dict[str, SubBands] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def identity(self) -> str:
+        """File name, checksum of the planes, ratio: equal for the same exposure of one file."""
+        checksum = zlib.crc32(self.raw.planes.contiguous().numpy().data)
+        return f"{self.raw.file_name} {checksum:08x} x{self.raw.exposure_ratio:g}"
+
+    def for_recipe(self, recipe: InputRecipe) -> SubBands:
+        """The bands as a model with this recipe sees them.
+
+        Raises:
+            ConfigError: If the file's ratio is out of range.
+        """
+        if recipe.white_balance not in self._split:
+            self._split[recipe.white_balance] = prepare_bands(
+                self.raw, recipe, exposure_ratio=self.raw.exposure_ratio
+            )
+        return self._split[recipe.white_balance]
 
 
 def prepare_bands(raw: PackedRaw, recipe: InputRecipe, *, exposure_ratio: float) -> SubBands:
@@ -96,15 +149,8 @@ def enhance(
     bands = prepare_bands(raw, recipe, exposure_ratio=exposure_ratio)
     with torch.inference_mode():
         decoded = decode(sample(bands, seed), bands)
-    if not torch.isfinite(decoded).all():
-        raise NonFiniteError(
-            f"The tamed decoder returned NaN or infinity for {raw.file_name}; try --dtype bf16 or "
-            "fp32, and check that the weights are not damaged."
-        )
-    height, width = bands.content_size
-    image = to_unit_range(decoded[:, :, :height, :width])
     return Enhanced(
-        apply_orientation(image, raw.orientation).contiguous(),
+        finish_image(decoded, raw, bands),
         exposure_ratio,
         recipe_white_balance(raw, recipe),
     )

@@ -13,8 +13,22 @@ from .errors import CheckpointError, OutputError
 from .output.atomic import written_atomically
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors in float32 and the header's texts.
+def _is_finite(tensor: Tensor) -> bool:
+    """No NaN or infinity; one pass without a mask of the tensor's size."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def read_safetensors(
+    path: Path, *, dtype: torch.dtype | None = torch.float32
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and the header's texts.
+
+    Args:
+        path: The file.
+        dtype: Of the tensors; None keeps the stored one, without a second copy in memory.
 
     Raises:
         CheckpointError: If the file is missing, damaged or holds NaN or infinity.
@@ -23,7 +37,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"Expected a weight file, but {path} does not exist; check it.")
     try:
         with safe_open(str(path), "pt") as stored:
-            state = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
+            state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
             metadata = dict(stored.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
@@ -31,8 +45,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"({error}); fetch or convert it again."
         ) from error
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+        if not _is_finite(tensor):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; the file is damaged.")
+    if dtype is not None:
+        state = {key: tensor.to(dtype) for key, tensor in state.items()}
     return state, metadata
 
 
@@ -46,7 +62,7 @@ def write_safetensors(
         CheckpointError: If a tensor holds NaN or infinity.
     """
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+        if not _is_finite(tensor):
             raise CheckpointError(f"{name} holds NaN or infinity and was not saved to {path}.")
     ready = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     with written_atomically(path, overwrite=overwrite) as partial:

@@ -16,15 +16,20 @@ ALLOWED = {
     "errors": set(),
     "wavelet": {"errors"},
     "model_files": set(),
+    "sampling_grid": {"errors"},
+    "band_views": {"pipeline", "raw", "taming", "wavelet"},
     "safetensors_file": {"errors", "output"},
     "raw": {"errors", "output", "raw"},
     "output": {"errors", "output", "raw"},
     "taming": {"errors", "wavelet", "taming", "safetensors_file"},
     "pipeline": {"errors", "wavelet", "raw", "taming"},
-    "hosts": {"errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file"},
+    "hosts": {
+        "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",
+    },
     "evaluation": {"errors", "output", "raw", "evaluation"},
     "training": {
         "errors", "wavelet", "raw", "taming", "hosts", "output", "training", "model_files",
+        "sampling_grid",
     },
 }  # fmt: skip
 OUTSIDE = {"diffusers": ("hosts", "training"), "rawpy": ("raw/loader.py",), "click": ("cli",)}

@@ -17,11 +17,12 @@ from ldmsid_core.hosts.engine import (
     choose_dtype,
     ready_engine,
 )
-from ldmsid_core.hosts.sampling import initial_noise, sample_latent
+from ldmsid_core.hosts.sampling import sample_latent
 from ldmsid_core.hosts.schedule import SAMPLER_NAMES, make_scheduler
 from ldmsid_core.pipeline import enhance
 from ldmsid_core.raw.loader import load_raw
 from ldmsid_core.raw.packed_raw import PackedRaw
+from ldmsid_core.sampling_grid import initial_noise
 
 CPU = torch.device("cpu")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, HostMismatchError
 from ..pipeline import DecodeLatent, SampleLatent
+from ..sampling_grid import DEFAULT_STEPS, initial_noise
 from ..taming.attach import (
     attach_decoder_taming,
     attach_unet_taming,
@@ -22,7 +23,7 @@ from ..taming.attach import (
 from ..taming.checkpoint import Taming
 from ..wavelet import SubBands
 from .host import Host
-from .sampling import Progress, initial_noise, sample_latent
+from .sampling import Progress, sample_latent
 from .schedule import DEFAULT_SAMPLER
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ DTYPES: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-DEFAULT_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,14 @@ class SamplingSettings:
     Attributes:
         steps: Network evaluations.
         sampler: One of `SAMPLER_NAMES`.
+        strength: Of UNet taming; 1 tames fully, 0 not at all.
+        decoder_strength: The same of decoder taming.
     """
 
     steps: int = DEFAULT_STEPS
     sampler: str = DEFAULT_SAMPLER
+    strength: float = 1.0
+    decoder_strength: float = 1.0
 
 
 def choose_device(name: str) -> torch.device:
@@ -196,8 +200,10 @@ def ready_engine(
     header, scale = taming.header, host.header.latent_scale
 
     with (
-        attach_unet_taming(host.unet, unet_taming) as predict,
-        attach_decoder_taming(host.vae, decoder_taming) as tamed_decode,
+        attach_unet_taming(host.unet, unet_taming, strength=settings.strength) as predict,
+        attach_decoder_taming(
+            host.vae, decoder_taming, strength=settings.decoder_strength
+        ) as tamed_decode,
         _precise_output(host.vae),
     ):
 

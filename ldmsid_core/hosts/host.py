@@ -33,6 +33,8 @@ class HostHeader:
         vae: Constructor arguments of `AutoencoderKL`.
         training: Free summary.
         licence: Of the weights.
+        latent_rgb: Four rows of RGB in model range and a row of biases: the linear map that shows
+            a latent as a small picture; None where unknown.
     """
 
     family: str
@@ -42,6 +44,7 @@ class HostHeader:
     vae: dict[str, Any]
     training: dict[str, Any]
     licence: str
+    latent_rgb: list[list[float]] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The sampling loop over diffusers' schedulers; all noise is drawn on the CPU from the seed."""
+"""The sampling loop over diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, NonFiniteError
+from ..errors import NonFiniteError
+from ..sampling_grid import check_steps
 from .schedule import DEFAULT_SAMPLER, make_scheduler
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
 _STOCHASTIC = ("ddpm-released",)
-
-
-def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Standard normal noise on the CPU: the same for every device, no global state touched."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def sample_latent(
@@ -48,10 +44,8 @@ def sample_latent(
         ConfigError: If steps or sampler are out of range.
         NonFiniteError: If the network returns NaN or infinity.
     """
-    if not 1 <= steps <= 1000:
-        raise ConfigError(f"Expected 1 to 1000 sampling steps, found {steps}.")
     scheduler = make_scheduler(sampler, prediction_type=prediction_type)
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(check_steps(steps))
     generator = torch.Generator().manual_seed(seed + 1)
     extra = {"generator": generator} if sampler in _STOCHASTIC else {}
     latent = noise.float() * scheduler.init_noise_sigma

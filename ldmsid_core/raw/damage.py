@@ -1,4 +1,4 @@
-"""Damage that shows in a file's bytes alone.
+"""Damage that shows in a file's bytes, or in the counts it decodes to.
 
 For data that are missing, LibRaw hands out memory it never wrote, which may hold anything, also the
 picture loaded before. So what a file lacks must be seen in the file itself.
@@ -6,9 +6,11 @@ picture loaded before. So what a file lacks must be seen in the file itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UnsupportedRawError
 
@@ -16,6 +18,9 @@ _FEWEST_BITS = 0.25
 _BLOCK = 4096
 _SMALLEST_HOLE = 1 << 16
 _HOLE_SHARE = 0.05
+_DEAD_ROWS = 16
+_FAR_ABOVE_WHITE = 2.0
+_NOISY_WIDTH = 1024
 # Bytes a pixel below which the counts must be compressed: 12 bits packed take 1.5, 8 bits 1.
 _COMPRESSED = {True: 0.95, False: 1.45}
 
@@ -57,3 +62,48 @@ def longest_run_of_zeros(path: Path) -> int:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
     lengths = edges[1::2] - edges[0::2]
     return int(lengths.max()) * _BLOCK if lengths.size else 0
+
+
+def check_content(
+    counts: NDArray[np.uint16], levels: Sequence[float], white: float, path: Path
+) -> None:
+    """Refuse mosaics that hold nothing: constant, never above black, or cut off half-way."""
+    black = max(levels)
+    lowest, highest = counts.min(axis=1), counts.max(axis=1)
+    low, high = int(lowest.min()), int(highest.max())
+    if low == high:
+        raise UnsupportedRawError(
+            f"Expected an exposed mosaic, but every pixel of {path} is {low}: the file is "
+            "truncated or was never written. Copy it from the card again."
+        )
+    if high <= black:
+        raise UnsupportedRawError(
+            f"Expected pixels above the black level {black:g}, but the brightest of {path} is "
+            f"{high}: the file holds no light. Was the lens cap on?"
+        )
+    if not black < white:
+        raise UnsupportedRawError(
+            f"Expected a white level above the black level, but LibRaw finds {white:g} and "
+            f"{black:g} in {path}."
+        )
+    impossible = (highest < min(levels)) | (lowest > _FAR_ABOVE_WHITE * white)
+    if counts.shape[1] >= _NOISY_WIDTH:  # where black is 0, no such row of a real sensor is all 0
+        impossible |= highest == 0
+    _check_rows((lowest == highest) & impossible, path)
+
+
+def _check_rows(dead: NDArray[np.bool_], path: Path) -> None:
+    """Refuse files with a block of rows that no sensor delivers.
+
+    What a cut-off or zero-filled file decodes to is constant, and below black or far above white;
+    a black or a blown-out part of a real frame is neither.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], dead.view(np.int8), [0]])))
+    lengths = edges[1::2] - edges[0::2]
+    if lengths.size and int(lengths.max()) >= _DEAD_ROWS:
+        first = int(edges[0::2][lengths.argmax()])
+        raise UnsupportedRawError(
+            f"Expected a whole mosaic, but {int(lengths.max())} of {dead.size} rows of "
+            f"{path} from row {first} on hold nothing: the file is truncated or damaged. Copy it "
+            "from the card again."
+        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .packed_raw import PackedRaw
+from .packed_raw import PackedRaw, apply_orientation
 from .simulate import linear_to_srgb, srgb_to_camera_matrix
 
 
@@ -48,3 +48,13 @@ def develop_amplified(raw: PackedRaw, *, exposure_ratio: float) -> Tensor:
         white_balance=raw.white_balance,
         xyz_to_camera=raw.xyz_to_camera,
     )
+
+
+def naive_picture(raw: PackedRaw) -> Tensor:
+    """The file amplified by the exposure ratio chosen for it, upright.
+
+    Returns:
+        `(1, 3, h, w)` or turned, unit range.
+    """
+    picture = develop_amplified(raw, exposure_ratio=raw.exposure_ratio)
+    return apply_orientation(picture, raw.orientation).contiguous()

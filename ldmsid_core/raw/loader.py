@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -12,10 +13,11 @@ import numpy as np
 import rawpy
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from ..errors import UnsupportedRawError
 from .cfa import CfaPattern, cfa_from_pattern, packed_places, to_packed_order
-from .damage import check_bytes
+from .damage import check_bytes, check_content
 from .metadata import build_metadata, read_exif, read_gps
 from .packed_raw import PackedRaw, RawMetadata, Triple, WhiteBalanceSource
 from .packing import normalise
@@ -35,9 +37,6 @@ _PICTURE_SIGNATURES = {
     b"GIF8": "GIF",
 }
 _SMALLEST_SIDE = 2
-_DEAD_ROWS = 16
-_FAR_ABOVE_WHITE = 2.0
-_NOISY_WIDTH = 1024
 _SINGULAR = 1e-6
 
 
@@ -91,51 +90,6 @@ def _tile_pattern(raw: rawpy.RawPy) -> NDArray[np.uint8]:
     return np.array(
         [[raw.raw_color(top + y, left + x) for x in range(2)] for y in range(2)], np.uint8
     )
-
-
-def _check_content(
-    counts: NDArray[np.uint16], levels: Sequence[float], white: float, path: Path
-) -> None:
-    """Refuse mosaics that hold nothing: constant, never above black, or cut off half-way."""
-    black = max(levels)
-    lowest, highest = counts.min(axis=1), counts.max(axis=1)
-    low, high = int(lowest.min()), int(highest.max())
-    if low == high:
-        raise UnsupportedRawError(
-            f"Expected an exposed mosaic, but every pixel of {path} is {low}: the file is "
-            "truncated or was never written. Copy it from the card again."
-        )
-    if high <= black:
-        raise UnsupportedRawError(
-            f"Expected pixels above the black level {black:g}, but the brightest of {path} is "
-            f"{high}: the file holds no light. Was the lens cap on?"
-        )
-    if not black < white:
-        raise UnsupportedRawError(
-            f"Expected a white level above the black level, but LibRaw finds {white:g} and "
-            f"{black:g} in {path}."
-        )
-    impossible = (highest < min(levels)) | (lowest > _FAR_ABOVE_WHITE * white)
-    if counts.shape[1] >= _NOISY_WIDTH:  # where black is 0, no such row of a real sensor is all 0
-        impossible |= highest == 0
-    _check_rows((lowest == highest) & impossible, path)
-
-
-def _check_rows(dead: NDArray[np.bool_], path: Path) -> None:
-    """Refuse files with a block of rows that no sensor delivers.
-
-    What a cut-off or zero-filled file decodes to is constant, and below black or far above white;
-    a black or a blown-out part of a real frame is neither.
-    """
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], dead.view(np.int8), [0]])))
-    lengths = edges[1::2] - edges[0::2]
-    if lengths.size and int(lengths.max()) >= _DEAD_ROWS:
-        first = int(edges[0::2][lengths.argmax()])
-        raise UnsupportedRawError(
-            f"Expected a whole mosaic, but {int(lengths.max())} of {dead.size} rows of "
-            f"{path} from row {first} on hold nothing: the file is truncated or damaged. Copy it "
-            "from the card again."
-        )
 
 
 def _white_balance(raw: rawpy.RawPy) -> tuple[Triple, WhiteBalanceSource]:
@@ -231,7 +185,7 @@ def load_raw(path: str | Path) -> PackedRaw:
         cfa = cfa_from_pattern(pattern, raw.color_desc.decode(), file_name=path.name)
         black = to_packed_order(raw.black_level_per_channel, pattern, cfa)
         white = float(raw.white_level)
-        _check_content(counts, black, white, path)
+        check_content(counts, black, white, path)
         packed = _packed_counts(counts, cfa)
         white_balance, source = _white_balance(raw)
         matrix = _camera_matrix(raw)
@@ -275,3 +229,31 @@ def load_gps(path: str | Path) -> dict[int, Any] | None:
     _check_file(path)
     with _opened(path) as raw:
         return read_gps(_exif_of(raw, path))
+
+
+def load_embedded_preview(path: str | Path, *, max_side: int) -> Image.Image | None:
+    """The small picture that the camera put into a file, upright; None where there is none.
+
+    Args:
+        path: The file.
+        max_side: The longer side is scaled down to this many pixels.
+
+    Raises:
+        UnsupportedRawError: If the file is missing or LibRaw does not know it.
+    """
+    path = Path(path)
+    _check_file(path)
+    with _opened(path) as raw:
+        try:
+            stored = raw.extract_thumb()
+        except rawpy.LibRawError:
+            return None
+        try:
+            if stored.format == rawpy.ThumbFormat.JPEG:
+                picture = ImageOps.exif_transpose(Image.open(io.BytesIO(bytes(stored.data))))
+            else:
+                picture = Image.fromarray(np.asarray(stored.data))
+            picture.thumbnail((max_side, max_side))
+        except (OSError, ValueError, TypeError):
+            return None
+        return picture.convert("RGB")

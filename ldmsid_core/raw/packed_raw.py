@@ -55,7 +55,8 @@ class PackedRaw:
             to the finished image only.
         metadata: What the camera wrote.
         file_name: Without its folder.
-        exposure_ratio: Applied so far; the planes of a fresh file carry 1.
+        exposure_ratio: Chosen for the file, 1 when fresh; the planes stay as the file has them and
+            are amplified when bands are split.
     """
 
     planes: Tensor

@@ -71,12 +71,15 @@ def check_decoder(vae: nn.Module, taming: DecoderTaming) -> None:
 
 
 @contextmanager
-def attach_unet_taming(unet: nn.Module, taming: UNetTaming) -> Iterator[PredictNoise]:
+def attach_unet_taming(
+    unet: nn.Module, taming: UNetTaming, *, strength: float = 1.0
+) -> Iterator[PredictNoise]:
     """Hook UNet taming into a diffusers UNet for the length of a `with` block.
 
     Args:
         unet: A `UNet2DConditionModel`, frozen.
         taming: Modules of the same widths.
+        strength: 1 tames fully; 0 leaves the host as it is and skips the modules.
 
     Yields:
         `predict(latent, timestep, context, structure_input)` -> the tamed prediction: latent
@@ -92,22 +95,23 @@ def attach_unet_taming(unet: nn.Module, taming: UNetTaming) -> Iterator[PredictN
 
     def hook_at(site: UNetSite) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            return taming.modulate(site, output, structure)
+            return taming.modulate(site, output, structure, strength)
 
         return hook
 
     def predict(
         latent: Tensor, timestep: Tensor, context: Tensor, structure_input: Tensor
     ) -> Tensor:
-        structure[:] = taming.structure_encoder(structure_input, timestep)
         try:
+            if strength != 0.0:
+                structure[:] = taming.structure_encoder(structure_input, timestep)
             found: Tensor = unet(latent, timestep, encoder_hidden_states=context).sample
         finally:
             structure.clear()
         return found
 
     try:
-        for site in taming.sites:
+        for site in taming.sites if strength != 0.0 else ():
             convolution = _find(unet, site.diffusers_path)
             handles.append(convolution.register_forward_hook(hook_at(site)))
         yield predict
@@ -117,12 +121,15 @@ def attach_unet_taming(unet: nn.Module, taming: UNetTaming) -> Iterator[PredictN
 
 
 @contextmanager
-def attach_decoder_taming(vae: nn.Module, taming: DecoderTaming) -> Iterator[Decode]:
+def attach_decoder_taming(
+    vae: nn.Module, taming: DecoderTaming, *, strength: float = 1.0
+) -> Iterator[Decode]:
     """Hook decoder taming into a diffusers VAE for the length of a `with` block.
 
     Args:
         vae: An `AutoencoderKL`, frozen.
         taming: Modules of the same widths.
+        strength: 1 tames fully; 0 leaves the host as it is and skips the modules.
 
     Yields:
         `decode(unscaled_latent, bands)` -> `(B, 3, 8h, 8w)` in model range, unclipped.
@@ -141,7 +148,7 @@ def attach_decoder_taming(vae: nn.Module, taming: DecoderTaming) -> Iterator[Dec
             h: Tensor = inputs[0]
             bands = current[0]
             index = site.level - 1
-            fused = fusion(h, bands.ll[index], bands.detail[index])
+            fused = fusion(h, bands.ll[index], bands.detail[index], strength)
             return (fused.to(h.dtype), *inputs[1:])
 
         return hook

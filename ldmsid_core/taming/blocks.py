@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .configs import NORM_GROUPS
+from .operations import PLAIN, Operations
 
 _MAX_PERIOD = 10000.0
 
@@ -37,18 +38,25 @@ def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
 class TimedResidualBlock(nn.Module):
     """GroupNorm, SiLU, Conv3x3, plus time; GroupNorm, SiLU, Conv3x3, plus skip."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, time_width: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        time_width: int,
+        operations: Operations = PLAIN,
+    ) -> None:
         """Build; a 1x1 skip convolution only where the widths differ."""
         super().__init__()
-        self.norm1 = nn.GroupNorm(NORM_GROUPS, in_channels, eps=1e-5)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time = nn.Linear(time_width, out_channels)
-        self.norm2 = nn.GroupNorm(NORM_GROUPS, out_channels, eps=1e-5)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.norm1 = operations.GroupNorm(NORM_GROUPS, in_channels, eps=1e-5)
+        self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = operations.Linear(time_width, out_channels)
+        self.norm2 = operations.GroupNorm(NORM_GROUPS, out_channels, eps=1e-5)
+        self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = (
             nn.Identity()
             if in_channels == out_channels
-            else nn.Conv2d(in_channels, out_channels, 1)
+            else operations.Conv2d(in_channels, out_channels, 1)
         )
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -62,13 +70,13 @@ class TimedResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """ADM's attention block: GroupNorm, q k v split per head first, residual."""
 
-    def __init__(self, channels: int, *, heads: int) -> None:
+    def __init__(self, channels: int, *, heads: int, operations: Operations = PLAIN) -> None:
         """Build for `heads` heads of `channels / heads` channels."""
         super().__init__()
         self.heads = heads
-        self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.out = nn.Conv1d(channels, channels, 1)
+        self.norm = operations.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
+        self.qkv = operations.Conv1d(channels, 3 * channels, 1)
+        self.out = operations.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, h, w)` -> the same shape."""
@@ -86,17 +94,23 @@ class SelfAttention(nn.Module):
 class ResidualBlock(nn.Module):
     """The VAE's residual block with a 1x1 skip, with or without its two norms."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm: bool, operations: Operations = PLAIN
+    ) -> None:
         """Build; the skip convolution exists where the widths differ."""
         super().__init__()
-        self.norm1 = nn.GroupNorm(NORM_GROUPS, in_channels, eps=1e-6) if norm else nn.Identity()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(NORM_GROUPS, out_channels, eps=1e-6) if norm else nn.Identity()
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.norm1 = (
+            operations.GroupNorm(NORM_GROUPS, in_channels, eps=1e-6) if norm else nn.Identity()
+        )
+        self.conv1 = operations.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = (
+            operations.GroupNorm(NORM_GROUPS, out_channels, eps=1e-6) if norm else nn.Identity()
+        )
+        self.conv2 = operations.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = (
             nn.Identity()
             if in_channels == out_channels
-            else nn.Conv2d(in_channels, out_channels, 1)
+            else operations.Conv2d(in_channels, out_channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from ..errors import CheckpointError, ConfigError
 from ..safetensors_file import read_safetensors, write_safetensors
 from .configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
 from .fusion import DecoderTaming
+from .operations import PLAIN, Operations
 from .unet_taming import UNetTaming
 
 FORMAT_VERSION = 1
@@ -187,8 +188,9 @@ def save_taming(
     write_safetensors(path, cast, {_HEADER_KEY: header.to_json()}, overwrite=overwrite)
 
 
-def _load_part(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    wanted = module.state_dict()
+def _load_part(
+    module: nn.Module, wanted: dict[str, Tensor], state: dict[str, Tensor], source: str
+) -> None:
     missing = sorted(set(wanted) - set(state))
     unknown = sorted(set(state) - set(wanted))
     if missing or unknown:
@@ -206,15 +208,38 @@ def _load_part(module: nn.Module, state: dict[str, Tensor], source: str) -> None
     module.requires_grad_(False).eval()
 
 
-def load_taming(path: Path) -> Taming:
-    """Read a taming checkpoint strictly, in float32.
+def _build(
+    header: TamingHeader, operations: Operations
+) -> tuple[UNetTaming | None, DecoderTaming | None]:
+    """The modules a header describes, without weights."""
+    unet, decoder = None, None
+    with torch.device("meta"):
+        if header.unet is not None:
+            unet = UNetTaming(header.unet, operations=operations)
+        if header.decoder is not None:
+            decoder = DecoderTaming(header.decoder, operations=operations)
+    return unet, decoder
+
+
+def load_taming(
+    path: Path,
+    *,
+    operations: Operations = PLAIN,
+    dtype: torch.dtype | None = torch.float32,
+) -> Taming:
+    """Read a taming checkpoint strictly.
+
+    Args:
+        path: The file.
+        operations: What the layers are built from.
+        dtype: Of the weights; None keeps the stored one.
 
     Raises:
         CheckpointError: If the file is missing, damaged, no taming checkpoint, does not hold what
             its header says, or holds NaN.
         ConfigError: If the header has an unknown setting or one out of range.
     """
-    state, metadata = read_safetensors(path)
+    state, metadata = read_safetensors(path, dtype=dtype)
     if _HEADER_KEY not in metadata:
         raise CheckpointError(
             f"Expected a taming checkpoint with an '{_HEADER_KEY}' header, but {path} has none; "
@@ -226,15 +251,13 @@ def load_taming(path: Path) -> Taming:
         f"levels.{k[len(_DECODER) :]}": v for k, v in state.items() if k.startswith(_DECODER)
     }
     unet_state = {k: v for k, v in state.items() if not k.startswith(_DECODER)}
-    unet, decoder = None, None
-    with torch.device("meta"):
-        if header.unet is not None:
-            unet = UNetTaming(header.unet)
-        if header.decoder is not None:
-            decoder = DecoderTaming(header.decoder)
-    for module, part in ((unet, unet_state), (decoder, decoder_state)):
-        if module is not None:
-            _load_part(module, part, str(path))
+    unet, decoder = _build(header, operations)
+    # Shapes come from plain layers: a runtime's own may make their parameters only on loading.
+    plain = _build(header, PLAIN)
+    parts = zip((unet, decoder), plain, (unet_state, decoder_state), strict=True)
+    for module, twin, part in parts:
+        if module is not None and twin is not None:
+            _load_part(module, twin.state_dict(), part, str(path))
         elif part:
             raise CheckpointError(
                 f"{path}: holds {len(part)} tensors that its header does not describe, such as "

@@ -12,28 +12,38 @@ from torch import Tensor, nn
 from ..errors import ShapeError
 from .blocks import ResidualBlock
 from .configs import DecoderTamingConfig
+from .operations import PLAIN, Operations, blend
 
 _LEAK = 0.1
 
 
-def _affine(channels: int) -> nn.Sequential:
+def _affine(channels: int, operations: Operations) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 1), nn.LeakyReLU(_LEAK), nn.Conv2d(channels, channels, 1)
+        operations.Conv2d(channels, channels, 1),
+        nn.LeakyReLU(_LEAK),
+        operations.Conv2d(channels, channels, 1),
     )
 
 
 class BandFusion(nn.Module):
     """Modulates one decoder feature by the bands of its level."""
 
-    def __init__(self, channels: int, *, ll_channels: int, detail_channels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        ll_channels: int,
+        detail_channels: int,
+        operations: Operations = PLAIN,
+    ) -> None:
         """Build for a decoder feature of `channels` channels."""
         super().__init__()
-        self.ll_in = ResidualBlock(ll_channels, channels, norm=False)
-        self.detail_in = ResidualBlock(detail_channels, channels, norm=False)
-        self.ll_joint = ResidualBlock(2 * channels, channels, norm=True)
-        self.detail_joint = ResidualBlock(2 * channels, channels, norm=True)
-        self.scale = _affine(channels)
-        self.shift = _affine(channels)
+        self.ll_in = ResidualBlock(ll_channels, channels, norm=False, operations=operations)
+        self.detail_in = ResidualBlock(detail_channels, channels, norm=False, operations=operations)
+        self.ll_joint = ResidualBlock(2 * channels, channels, norm=True, operations=operations)
+        self.detail_joint = ResidualBlock(2 * channels, channels, norm=True, operations=operations)
+        self.scale = _affine(channels, operations)
+        self.shift = _affine(channels, operations)
 
     def start_as_identity(self) -> None:
         """Zero the last convolutions, so that the fusion changes nothing until it has learned."""
@@ -41,13 +51,14 @@ class BandFusion(nn.Module):
             for parameter in branch[-1].parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, h: Tensor, ll: Tensor, detail: Tensor) -> Tensor:
+    def forward(self, h: Tensor, ll: Tensor, detail: Tensor, strength: float = 1.0) -> Tensor:
         """Fuse.
 
         Args:
             h: `(B, C, h, w)` decoder feature.
             ll: `(B, 4, h, w)`.
             detail: `(B, 12, h, w)`.
+            strength: 1 tames fully, 0 returns `h` itself; between and beyond is linear.
 
         Returns:
             `(B, C, h, w)`.
@@ -61,15 +72,17 @@ class BandFusion(nn.Module):
                 f"{tuple(h.shape[-2:])}, found {ll.shape[0]} x {tuple(ll.shape[-2:])}: "
                 "latent and bands come from different files or sizes."
             )
+        if strength == 0.0:
+            return h
         low = self.ll_joint(torch.cat([self.ll_in(ll), h], dim=1))
         high = self.detail_joint(torch.cat([self.detail_in(detail), h], dim=1))
-        return h * (1.0 + self.scale(low)) + self.shift(high)
+        return blend(h, h * (1.0 + self.scale(low)) + self.shift(high), strength)
 
 
 class DecoderTaming(nn.Module):
     """The three fusions, keyed by band level."""
 
-    def __init__(self, config: DecoderTamingConfig) -> None:
+    def __init__(self, config: DecoderTamingConfig, *, operations: Operations = PLAIN) -> None:
         """Build with PyTorch's default initialisation."""
         super().__init__()
         self.config = config
@@ -79,6 +92,7 @@ class DecoderTaming(nn.Module):
                     width,
                     ll_channels=config.ll_channels,
                     detail_channels=config.detail_channels,
+                    operations=operations,
                 )
                 for level, width in zip((3, 2, 1), config.widths, strict=True)
             }

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .configs import NORM_GROUPS
+from .operations import PLAIN, Operations, blend
 
 
 class SftLayer(nn.Module):
@@ -16,20 +17,32 @@ class SftLayer(nn.Module):
     it starts as no change at all, which newly trained modules want.
     """
 
-    def __init__(self, channels: int, *, features: int, hidden: int, normalise: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        features: int,
+        hidden: int,
+        normalise: bool,
+        operations: Operations = PLAIN,
+    ) -> None:
         """Build for a UNet feature of `channels` channels."""
         super().__init__()
-        self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-5) if normalise else None
-        self.shared = nn.Conv2d(features, hidden, 3, padding=1)
-        self.gamma = nn.Conv2d(hidden, channels, 3, padding=1)
-        self.beta = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.norm: nn.Module | None = (
+            operations.GroupNorm(NORM_GROUPS, channels, eps=1e-5) if normalise else None
+        )
+        self.shared = operations.Conv2d(features, hidden, 3, padding=1)
+        self.gamma = operations.Conv2d(hidden, channels, 3, padding=1)
+        self.beta = operations.Conv2d(hidden, channels, 3, padding=1)
         if not normalise:
             for last in (self.gamma, self.beta):
                 for parameter in last.parameters():
                     nn.init.zeros_(parameter)
 
-    def forward(self, h: Tensor, structure: Tensor) -> Tensor:
-        """`(B, C, h, w)` and `(B, features, h, w)` -> `(B, C, h, w)`."""
+    def forward(self, h: Tensor, structure: Tensor, strength: float = 1.0) -> Tensor:
+        """`(B, C, h, w)` and `(B, features, h, w)` -> `(B, C, h, w)`; strength 0 is `h`."""
+        if strength == 0.0:
+            return h
         shared = functional.relu(self.shared(structure))
         base = h if self.norm is None else self.norm(h)
-        return base * (1.0 + self.gamma(shared)) + self.beta(shared)
+        return blend(h, base * (1.0 + self.gamma(shared)) + self.beta(shared), strength)

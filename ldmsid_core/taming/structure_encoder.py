@@ -7,27 +7,36 @@ from torch import Tensor, nn
 from ..errors import ShapeError
 from .blocks import SelfAttention, TimedResidualBlock, timestep_embedding
 from .configs import StructureEncoderConfig
+from .operations import PLAIN, Operations
 
 
 class _Level(nn.Module):
     """Residual blocks, each followed by attention where the level has it, then a stride."""
 
     def __init__(
-        self, config: StructureEncoderConfig, level: int, in_channels: int, time_width: int
+        self,
+        config: StructureEncoderConfig,
+        level: int,
+        in_channels: int,
+        time_width: int,
+        operations: Operations,
     ) -> None:
         super().__init__()
         channels = config.width * config.multipliers[level]
         inputs = [in_channels, *[channels] * (config.blocks - 1)]
         self.blocks = nn.ModuleList(
-            TimedResidualBlock(n, channels, time_width=time_width) for n in inputs
+            TimedResidualBlock(n, channels, time_width=time_width, operations=operations)
+            for n in inputs
         )
         heads = config.heads or channels // config.head_width
         count = config.blocks if level in config.attention_levels else 0
-        self.attentions = nn.ModuleList(SelfAttention(channels, heads=heads) for _ in range(count))
+        self.attentions = nn.ModuleList(
+            SelfAttention(channels, heads=heads, operations=operations) for _ in range(count)
+        )
         last = level == len(config.multipliers) - 1
         self.down: nn.Conv2d | None = None
         if not last:
-            self.down = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+            self.down = operations.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         for index, block in enumerate(self.blocks):
@@ -40,25 +49,33 @@ class _Level(nn.Module):
 class StructureEncoder(nn.Module):
     """Level-3 `ll` and timestep -> features that steer the UNet."""
 
-    def __init__(self, config: StructureEncoderConfig) -> None:
+    def __init__(self, config: StructureEncoderConfig, *, operations: Operations = PLAIN) -> None:
         """Build with PyTorch's default initialisation."""
         super().__init__()
         self.config = config
         time_width = 4 * config.width
         self.time = nn.Sequential(
-            nn.Linear(config.width, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
+            operations.Linear(config.width, time_width),
+            nn.SiLU(),
+            operations.Linear(time_width, time_width),
         )
-        self.conv_in = nn.Conv2d(config.in_channels, config.width, 3, padding=1)
+        self.conv_in = operations.Conv2d(config.in_channels, config.width, 3, padding=1)
         widths = [config.width * m for m in config.multipliers]
         self.levels = nn.ModuleList(
-            _Level(config, i, ([config.width, *widths])[i], time_width) for i in range(len(widths))
+            _Level(config, i, ([config.width, *widths])[i], time_width, operations)
+            for i in range(len(widths))
         )
         heads = config.heads or widths[-1] // config.head_width
-        self.middle_in = TimedResidualBlock(widths[-1], widths[-1], time_width=time_width)
-        self.middle_attention = SelfAttention(widths[-1], heads=heads)
-        self.middle_out = TimedResidualBlock(widths[-1], widths[-1], time_width=time_width)
+        self.middle_in = TimedResidualBlock(
+            widths[-1], widths[-1], time_width=time_width, operations=operations
+        )
+        self.middle_attention = SelfAttention(widths[-1], heads=heads, operations=operations)
+        self.middle_out = TimedResidualBlock(
+            widths[-1], widths[-1], time_width=time_width, operations=operations
+        )
         self.feature_heads = nn.ModuleList(
-            TimedResidualBlock(n, config.features, time_width=time_width) for n in widths
+            TimedResidualBlock(n, config.features, time_width=time_width, operations=operations)
+            for n in widths
         )
 
     def forward(self, ll: Tensor, timestep: Tensor) -> list[Tensor]:

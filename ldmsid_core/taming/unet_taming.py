@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..errors import ShapeError
 from .configs import UNetTamingConfig
+from .operations import PLAIN, Operations
 from .sft import SftLayer
 from .sites import UNetSite, unet_sites
 from .structure_encoder import StructureEncoder
@@ -14,12 +15,12 @@ from .structure_encoder import StructureEncoder
 class UNetTaming(nn.Module):
     """All trained modules that steer a UNet."""
 
-    def __init__(self, config: UNetTamingConfig) -> None:
+    def __init__(self, config: UNetTamingConfig, *, operations: Operations = PLAIN) -> None:
         """Build with PyTorch's default initialisation; `identity` layers start as no change."""
         super().__init__()
         self.config = config
         self.sites: tuple[UNetSite, ...] = unet_sites(config.widths, config.blocks)
-        self.structure_encoder = StructureEncoder(config.encoder)
+        self.structure_encoder = StructureEncoder(config.encoder, operations=operations)
         self.unet_sft = nn.ModuleDict(
             {
                 site.name: SftLayer(
@@ -27,18 +28,22 @@ class UNetTaming(nn.Module):
                     features=config.encoder.features,
                     hidden=config.hidden,
                     normalise=config.kind == "released",
+                    operations=operations,
                 )
                 for site in self.sites
             }
         )
 
-    def modulate(self, site: UNetSite, h: Tensor, structure: list[Tensor]) -> Tensor:
+    def modulate(
+        self, site: UNetSite, h: Tensor, structure: list[Tensor], strength: float = 1.0
+    ) -> Tensor:
         """The tamed output of a residual block's second convolution.
 
         Args:
             site: Which block.
             h: `(B, C, h, w)` output of the convolution.
             structure: Features of the structure encoder, finest first.
+            strength: 1 tames fully, 0 returns `h` itself; between and beyond is linear.
 
         Returns:
             The shape and dtype of `h`.
@@ -53,4 +58,4 @@ class UNetTaming(nn.Module):
                 f"{site.name}, found {feature.shape[0]} x {tuple(feature.shape[-2:])}: latent and "
                 "bands come from different files or sizes."
             )
-        return self.unet_sft[site.name](h, feature).to(h.dtype)
+        return self.unet_sft[site.name](h, feature, strength).to(h.dtype)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..hosts.sampling import initial_noise, sample_latent
+from ..hosts.sampling import sample_latent
+from ..sampling_grid import initial_noise
 from ..taming.attach import Decode, PredictNoise
 from ..wavelet import SubBands, split_bands
 from .autoencoder import gradient_l1, multiscale_l1

@@ -1,0 +1,201 @@
+"""Tamed decoding with the host's own VAE: temporary hooks, memory asked for, progress, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.utils
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..ldmsid_core.errors import LdmSidError, ShapeError
+from ..ldmsid_core.pipeline import RawBands, finish_image
+from ..ldmsid_core.taming.fusion import DecoderTaming
+from ..ldmsid_core.taming.sites import DECODER_SITES, DecoderSite
+from ..ldmsid_core.wavelet import SubBands
+from .host_check import check_vae
+from .taming_model import TamingModel
+from .unet_binding import KEY
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is the device's or the CPU allocator's lack of memory."""
+    known = getattr(mm, "is_oom", None)
+    if callable(known) and known(error):
+        return True
+    return isinstance(error, (mm.OOM_EXCEPTION, MemoryError)) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def _hook(
+    taming: DecoderTaming,
+    site: DecoderSite,
+    bands: SubBands,
+    strength: float,
+    fused: Callable[[], None],
+) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    fusion, index = taming.fusion(site.level), site.level - 1
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        h: Tensor = inputs[0]
+        ll = bands.ll[index].to(h.device, h.dtype)
+        detail = bands.detail[index].to(h.device, h.dtype)
+        tamed = fusion(h, ll, detail, strength).to(h.dtype)
+        fused()
+        return (tamed, *inputs[1:])
+
+    return hook
+
+
+def _precise(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """The last convolution once more in float32: bf16 has only 8 bits of brightness."""
+    if output.dtype == torch.float32:
+        return output
+    x = inputs[0].float()
+    weight, bias = (p.to(x.device, x.dtype) for p in (module.weight, module.bias))  # type: ignore[union-attr]
+    return functional.conv2d(x, weight, bias, padding=module.padding)  # type: ignore[arg-type]
+
+
+@contextmanager
+def hooked_decoder(
+    vae_model: nn.Module,
+    taming: DecoderTaming,
+    bands: SubBands,
+    *,
+    strength: float,
+    fused: Callable[[], None],
+) -> Iterator[None]:
+    """Hook the three fusions into a VAE for the length of a `with` block.
+
+    Args:
+        vae_model: The host's `first_stage_model`.
+        taming: Modules of the same widths.
+        bands: Of the latent that is decoded.
+        strength: 1 tames fully.
+        fused: Called after each fusion; may raise to stop.
+    """
+    handles = []
+    try:
+        for site in DECODER_SITES if strength != 0.0 else ():
+            block = vae_model.get_submodule(site.original_path)
+            hook = _hook(taming, site, bands, strength, fused)
+            handles.append(block.register_forward_pre_hook(hook))
+        last = vae_model.get_submodule("decoder.conv_out")
+        handles.append(last.register_forward_hook(_precise))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def working_bytes(latent_shape: torch.Size, widths: tuple[int, ...], element: int) -> int:
+    """Memory that the finest fusion needs beside the decoder's own, in bytes.
+
+    At its widest moment it holds the joined bands and feature, their norm, its activation and a
+    convolution's result: eight tensors of the stage's width at half the picture's size.
+    """
+    batch, _, height, width = latent_shape
+    return 8 * batch * widths[-1] * (4 * height) * (4 * width) * element
+
+
+def _check_latent(latent: dict[str, Any], bands: RawBands, split: SubBands) -> None:
+    """Refuse a latent of another size or made from another file."""
+    samples, file_name = latent["samples"], bands.raw.file_name
+    expected = tuple(split.structure_input.shape[-2:])
+    if samples.ndim != 4 or samples.shape[1] != 4 or tuple(samples.shape[-2:]) != expected:
+        raise ShapeError(
+            f"Expected a latent of shape (B, 4, {expected[0]}, {expected[1]}), the size of the "
+            f"bands of {file_name}, found {tuple(samples.shape)}; decode the latent that was "
+            "sampled with these bands, without scaling it."
+        )
+    made_for = latent.get(KEY)
+    if made_for is not None and made_for != bands.identity:
+        raise ShapeError(
+            f"Expected a latent sampled from {bands.identity} (file, checksum, ratio), the file of "
+            f"the bands, found one of {made_for}; wire bands and latent from the same RAW."
+        )
+
+
+def decode_tamed(
+    vae: Any, taming: TamingModel, bands: RawBands, latent: dict[str, Any], *, strength: float
+) -> Tensor:
+    """Decode a LATENT to a finished picture.
+
+    Args:
+        vae: Left as it is.
+        taming: With a decoder half that fits the VAE.
+        bands: Of the file that the latent was sampled from.
+        latent: LATENT, unscaled, any batch.
+        strength: 1 tames fully, 0 decodes plainly.
+
+    Returns:
+        `(B, 3, H, W)` unit range, cropped and upright, on the CPU.
+
+    Raises:
+        HostMismatchError: If VAE and taming do not fit.
+        ShapeError: If latent and bands do not fit.
+        LdmSidError: If memory does not suffice.
+    """
+    check_vae(vae, taming)
+    split = bands.for_recipe(taming.header.input_recipe)
+    _check_latent(latent, bands, split)
+    samples = latent["samples"]
+    if taming.header.decoder_latent_scale == "scaled":
+        samples = samples * taming.header.latent_scale
+    try:
+        pictures = _decode_each(vae, taming, split, samples, strength)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    else:
+        return finish_image(torch.cat(pictures), bands.raw, split)
+    # Outside the except block: the exception would keep the tensors alive.
+    mm.soft_empty_cache()
+    height, width = (8 * side for side in samples.shape[-2:])
+    raise LdmSidError(
+        f"Not enough memory to decode {bands.raw.file_name} at {width}x{height} ({message}); close "
+        "other programs, start ComfyUI with --bf16-vae, or use a smaller frame."
+    )
+
+
+def _decode_each(
+    vae: Any, taming: TamingModel, split: SubBands, samples: Tensor, strength: float
+) -> list[Tensor]:
+    """One picture after the other, `(1, 3, 8h, 8w)` model range each, on the CPU."""
+    patcher = taming.need_decoder()
+    one = samples[:1].shape
+    element = torch.empty(0, dtype=vae.vae_dtype).element_size()
+    needed = vae.memory_used_decode(one, vae.vae_dtype)
+    needed += working_bytes(one, patcher.model.config.widths, element)
+    mm.load_models_gpu([vae.patcher, patcher], memory_required=needed)
+    progress = comfy.utils.ProgressBar((len(DECODER_SITES) + 1) * len(samples))
+
+    def step() -> None:
+        mm.throw_exception_if_processing_interrupted()
+        progress.update(1)
+
+    pictures = []
+    for index, sample in enumerate(samples):
+        part = _bands_of(split, index)
+        with hooked_decoder(
+            vae.first_stage_model, patcher.model, part, strength=strength, fused=step
+        ):
+            decoded = vae.first_stage_model.decode(sample[None].to(vae.device, vae.vae_dtype))
+        pictures.append(decoded.float().cpu())
+        step()
+    return pictures
+
+
+def _bands_of(split: SubBands, index: int) -> SubBands:
+    """The bands of one picture of a batch; one file's bands serve every picture."""
+    count = split.structure_input.shape[0]
+    row = slice(index % count, index % count + 1)
+    low, mid, high = (band[row] for band in split.ll)
+    fine = tuple(band[row] for band in split.detail)
+    return SubBands((low, mid, high), (fine[0], fine[1], fine[2]), split.content_size)

@@ -1,0 +1,206 @@
+"""Taming a MODEL: a clone with a wrapper that hooks the UNet for the length of one call.
+
+The host's modules are never changed, so LoRA, ControlNet, offloading and other packs work before
+and after. The condition travels with the prompts, where the host repeats, joins and crops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.conds
+import comfy.utils
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..ldmsid_core.errors import HostMismatchError, ShapeError
+from ..ldmsid_core.pipeline import RawBands
+from ..ldmsid_core.taming.sites import UNetSite
+from ..ldmsid_core.taming.unet_taming import UNetTaming
+from .host_check import check_model
+from .taming_model import TamingModel
+
+KEY = "ldmsid"
+_CONDITION = "ldmsid_structure"
+_FINER = 2
+
+
+class StructureCondition(comfy.conds.CONDRegular):
+    """The structure input, folded to twice the latent's size and a quarter of its channels.
+
+    At the latent's own size tiling packs would take it for a latent of theirs; area prompts and
+    tiles are cut in latent pixels, so every number doubles here.
+    """
+
+    def process_cond(self, batch_size: int, area: Any = None, **_: Any) -> StructureCondition:
+        """Cut to an area prompt's part and repeat to the batch."""
+        data = self.cond
+        if area is not None:
+            dimensions = len(area) // 2
+            for i in range(dimensions):
+                data = data.narrow(i + 2, _FINER * area[i + dimensions], _FINER * area[i])
+        return self._copy_with(comfy.utils.repeat_to_batch_size(data, batch_size))
+
+
+@dataclass(frozen=True)
+class UNetBinding:
+    """What one binding applies.
+
+    Attributes:
+        net: The taming modules; shared by all clones of their patcher.
+        strength: 1 tames fully.
+        start_sigma: Tame from this noise level downwards.
+        end_sigma: To this one.
+    """
+
+    net: UNetTaming
+    strength: float
+    start_sigma: float
+    end_sigma: float
+
+    def is_active(self, transformer_options: dict[str, Any]) -> bool:
+        """Whether this call lies in the chosen part of sampling."""
+        if self.strength == 0.0:
+            return False
+        sigmas = transformer_options.get("sigmas")
+        if sigmas is None:
+            return True
+        return self.end_sigma <= float(sigmas[0]) <= self.start_sigma
+
+    @contextmanager
+    def hooked(self, unet: nn.Module, structure: list[Tensor]) -> Iterator[None]:
+        """Hook every site of a UNet; the hooks are gone when the block ends, however it ends."""
+        handles = []
+        try:
+            for site in self.net.sites:
+                convolution = unet.get_submodule(site.original_path).out_layers[-1]  # type: ignore[union-attr, index]
+                handles.append(convolution.register_forward_hook(self._hook(site, structure)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, site: UNetSite, structure: list[Tensor]) -> Callable[..., Tensor]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            return self.net.modulate(site, output, structure, self.strength)
+
+        return hook
+
+    def call(self, executor: Any, x: Tensor, timesteps: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The wrapper around the UNet's forward pass."""
+        folded = kwargs.pop(_CONDITION, None)
+        options = _transformer_options(args, kwargs)
+        if folded is None or not self.is_active(options):
+            return executor(x, timesteps, *args, **kwargs)
+        structure_input = functional.pixel_unshuffle(folded, _FINER).to(x.dtype)
+        if structure_input.shape[-2:] != x.shape[-2:]:
+            raise ShapeError(
+                f"Expected bands of the latent's size {tuple(x.shape[-2:])} inside the sampler, "
+                f"found {tuple(structure_input.shape[-2:])}: another node changed the size of one "
+                "of them; put it before Apply taming or leave it out."
+            )
+        structure = self.net.structure_encoder(structure_input, timesteps)
+        with self.hooked(executor.class_obj, structure):
+            return executor(x, timesteps, *args, **kwargs)
+
+
+def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The options of a UNet call: (context, y, control, transformer_options) follow timesteps."""
+    found = kwargs.get("transformer_options", args[3] if len(args) > 3 else None)
+    return found if isinstance(found, dict) else {}
+
+
+def _without_ours(extra_conds: Any) -> Any:
+    """What `extra_conds` was before an earlier binding of ours."""
+    while hasattr(extra_conds, "ldmsid_previous"):
+        extra_conds = extra_conds.ldmsid_previous
+    return extra_conds
+
+
+def _size_check(size: tuple[int, int], file_name: str) -> Callable[..., Any]:
+    """A wrapper that refuses a latent of another size before any model is loaded."""
+
+    def check(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if tuple(noise.shape[-2:]) != size:
+            height, width = noise.shape[-2:]
+            raise ShapeError(
+                f"Expected a latent of {size[1] * 8}x{size[0] * 8} pixels, the size of the bands "
+                f"of {file_name}, found one of {width * 8}x{height * 8}; wire the latent that "
+                "Apply taming gives."
+            )
+        return executor(noise, *args, **kwargs)
+
+    return check
+
+
+def empty_latent(structure_input: Tensor, identity: str) -> dict[str, Any]:
+    """A LATENT of zeros that fits the bands and says which file it is for."""
+    batch, _, height, width = structure_input.shape
+    device = comfy.model_management.intermediate_device()
+    return {"samples": torch.zeros(batch, 4, height, width, device=device), KEY: identity}
+
+
+def bind_unet(
+    model: Any,
+    taming: TamingModel,
+    bands: RawBands,
+    *,
+    strength: float,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+) -> tuple[Any, dict[str, Any]]:
+    """A tamed clone of a MODEL, and an empty LATENT of the right size.
+
+    Args:
+        model: Left as it is. An earlier binding on it is replaced, not stacked.
+        taming: Modules trained for it.
+        bands: Of one file.
+        strength: 1 tames fully, 0 not at all.
+        start_percent: Part of sampling where taming begins, 0 to 1.
+        end_percent: Where it ends, above the start.
+
+    Raises:
+        HostMismatchError: If the two do not fit, or the start is not before the end.
+        ConfigError: If the file's ratio is out of range.
+    """
+    check_model(model, taming)
+    if not 0.0 <= start_percent < end_percent <= 1.0:
+        raise HostMismatchError(
+            f"Expected start percent below end percent, found {start_percent:g} and "
+            f"{end_percent:g}; 0 and 1 tame from the first step to the last."
+        )
+    structure_input = bands.for_recipe(taming.header.input_recipe).structure_input
+    folded = functional.pixel_shuffle(structure_input, _FINER)
+    patcher = taming.need_unet()
+    sampling = model.get_model_object("model_sampling")
+    binding = UNetBinding(
+        patcher.model,
+        strength,
+        float(sampling.percent_to_sigma(start_percent)),
+        float(sampling.percent_to_sigma(end_percent)),
+    )
+    previous = _without_ours(model.get_model_object("extra_conds"))
+
+    def extra_conds(**kwargs: Any) -> dict[str, Any]:
+        found: dict[str, Any] = previous(**kwargs)
+        found[_CONDITION] = StructureCondition(folded.to(kwargs["device"]))
+        return found
+
+    extra_conds.ldmsid_previous = previous  # type: ignore[attr-defined]
+    bound = model.clone()
+    bound.set_additional_models(KEY, [patcher])
+    bound.add_object_patch("extra_conds", extra_conds)
+    size = (structure_input.shape[-2], structure_input.shape[-1])
+    wrappers = {
+        WrappersMP.DIFFUSION_MODEL: binding.call,
+        WrappersMP.OUTER_SAMPLE: _size_check(size, bands.raw.file_name),
+    }
+    for kind, wrapper in wrappers.items():
+        bound.remove_wrappers_with_key(kind, KEY)
+        bound.add_wrapper_with_key(kind, KEY, wrapper)
+    return bound, empty_latent(structure_input, bands.identity)

@@ -72,7 +72,7 @@ class LatentSource:
         """
         self._vae, self._pool = vae, pool
         self._count, self._crop = count, crop
-        self._latent_scale, self._bf16 = latent_scale, bf16
+        self.latent_scale, self._bf16 = latent_scale, bf16
         self._encoded: tuple[Tensor, Tensor] | None = None
 
     def encoded(self) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class LatentSource:
     def _encode(self, batch: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             mean = self._vae.encode(batch * 2.0 - 1.0).latent_dist.mean
-        return mean.float() * self._latent_scale
+        return mean.float() * self.latent_scale
 
     def pick(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Unit-range images and latents of one step."""

@@ -40,6 +40,7 @@ from .diffusion import (
     unet_taming_loss,
 )
 from .images import ImagePool
+from .latent_rgb import fit_latent_rgb
 from .loop import StageConfig, run_stage
 
 log = logging.getLogger(__name__)
@@ -207,25 +208,26 @@ def train_small_model(config: TrainingConfig, folder: Path, *, quiet: bool = Fal
     prompt = tiny_prompt_embedding(config.seed)
     unet = _train_unet(run, source, prompt)
     halves = _train_taming(run, (unet, vae), source, prompt, latent_scale)
-    return _export(run, unet, vae, halves, prompt, latent_scale)
+    return _export(run, (unet, vae), halves, prompt, source)
 
 
 def _export(
     run: _Run,
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
+    host: tuple[UNet2DConditionModel, AutoencoderKL],
     halves: tuple[UNetTaming, DecoderTaming],
     prompt: Tensor,
-    latent_scale: float,
+    source: LatentSource,
 ) -> ModelFiles:
-    config = run.config
+    config, latent_scale = run.config, source.latent_scale
+    images, latents = source.encoded()
+    latent_rgb = fit_latent_rgb(latents, images.float() / 255.0)
     files = ModelFiles(run.folder / "host.safetensors", run.folder / "taming.safetensors")
     summary = {name: getattr(config, name).steps for name in STAGES}
     header = HostHeader(
         TINY_FAMILY, latent_scale, "epsilon", dict(TINY_UNET), dict(TINY_VAE),
-        {"steps": summary, "seed": config.seed}, config.licence,
+        {"steps": summary, "seed": config.seed}, config.licence, latent_rgb,
     )  # fmt: skip
-    save_host(files.host, header, unet, vae, dtype=torch.float16, overwrite=True)
+    save_host(files.host, header, *host, dtype=torch.float16, overwrite=True)
     taming_header = TamingHeader(
         host_family=TINY_FAMILY,
         cross_attention_width=prompt.shape[-1],

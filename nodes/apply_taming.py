@@ -25,7 +25,7 @@ class ApplyTaming(io.ComfyNode):
             "ControlNet or tiling node works with the result.",
             search_aliases=["taming", "sft", "adapter", "condition", "ldm-sid", "low light"],
             inputs=[
-                field_input(io.Model, "model", tooltip="The Stable Diffusion it was trained with."),
+                field_input(io.Model, "model", tooltip="The model that the taming was trained with."),
                 field_input(TAMING, "taming", tooltip="From Load taming or Load embedded model."),
                 field_input(BANDS, "bands", tooltip="From Split bands."),
                 field_input(
@@ -34,11 +34,11 @@ class ApplyTaming(io.ComfyNode):
                 ),
                 field_input(
                     io.Float, "start_percent", default=0.0, min=0.0, max=1.0, step=0.001,
-                    tooltip="Part of sampling where taming begins.", advanced=True,
+                    tooltip="Part of sampling where taming begins; 0 is its start.", advanced=True,
                 ),
                 field_input(
                     io.Float, "end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
-                    tooltip="Part of sampling where taming ends.", advanced=True,
+                    tooltip="Part of sampling where taming ends; 1 is its end.", advanced=True,
                 ),
             ],
             outputs=[

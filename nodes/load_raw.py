@@ -32,7 +32,7 @@ class LoadRaw(io.ComfyNode):
         return schema(
             "LDMSID_LoadRaw",
             "Load RAW",
-            description="Reads a camera RAW file as linear sensor data; nothing is lost.",
+            description="Reads a camera RAW file as linear sensor data; nothing is clipped.",
             search_aliases=["raw", "arw", "nef", "cr2", "dng", "camera", "photo", "load image"],
             inputs=[picker],
             outputs=[

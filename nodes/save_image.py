@@ -37,8 +37,8 @@ class SaveImage(io.ComfyNode):
         return schema(
             "LDMSID_SaveImage",
             "Save photograph",
-            description="Saves with the camera's metadata, an sRGB profile and the workflow "
-            "inside, in 8 or 16 bits. Nothing is ever overwritten.",
+            description="Saves with an sRGB profile, the workflow and, when a RAW is wired, "
+            "the camera's metadata inside, in 8 or 16 bits. Nothing is ever overwritten.",
             search_aliases=["save image", "png", "tiff", "16 bit", "exif", "export"],
             is_output_node=True,
             inputs=[

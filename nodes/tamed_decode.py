@@ -26,13 +26,13 @@ class TamedDecode(io.ComfyNode):
             "photograph comes out upright and cropped to the frame.",
             search_aliases=["vae decode", "decode", "detail", "ldm-sid"],
             inputs=[
-                field_input(io.Vae, "vae", tooltip="Of the Stable Diffusion it was trained with."),
+                field_input(io.Vae, "vae", tooltip="Of the model that the taming was trained with."),
                 field_input(TAMING, "taming", tooltip="From Load taming or Load embedded model."),
                 field_input(BANDS, "bands", tooltip="The bands that the latent was sampled with."),
                 field_input(io.Latent, "latent", tooltip="From Tamed sampler or any sampler."),
                 field_input(
                     io.Float, "strength", default=1.0, min=0.0, max=2.0, step=0.01,
-                    tooltip="1 is as trained; 0 decodes like the plain VAE Decode node.",
+                    tooltip="1 is as trained; 0 leaves the decoder untamed.",
                 ),
             ],
             outputs=[

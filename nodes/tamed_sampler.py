@@ -79,11 +79,11 @@ class TamedSampler(io.ComfyNode):
         return schema(
             "LDMSID_TamedSampler",
             "Tamed sampler",
-            description="Generates the photograph's content from the RAW's coarse band. Same seed, "
-            "same file, same picture, as on the command line.",
+            description="Generates the photograph's content from the RAW's coarse band. Same file, "
+            "seed and settings give the same picture as on the command line.",
             search_aliases=["ksampler", "sampler", "see in the dark", "enhance", "ldm-sid"],
             inputs=[
-                field_input(io.Model, "model", tooltip="The Stable Diffusion it was trained with."),
+                field_input(io.Model, "model", tooltip="The model that the taming was trained with."),
                 field_input(TAMING, "taming", tooltip="From Load taming or Load embedded model."),
                 field_input(BANDS, "bands", tooltip="From Split bands."),
                 field_input(

@@ -70,7 +70,7 @@ class UNetBinding:
         sigmas = transformer_options.get("sigmas")
         if sigmas is None:
             return True
-        return self.end_sigma <= float(sigmas[0]) <= self.start_sigma
+        return self.end_sigma < float(sigmas[0]) <= self.start_sigma
 
     @contextmanager
     def hooked(self, unet: nn.Module, structure: list[Tensor]) -> Iterator[None]:

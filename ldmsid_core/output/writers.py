@@ -111,14 +111,19 @@ def _texts(info: OutputInfo) -> dict[str, str]:
 def _write_png8(path: Path, values: Pixels, info: OutputInfo) -> None:
     texts = PngImagePlugin.PngInfo()
     for key, value in _texts(info).items():
-        texts.add_itxt(key, value)
+        (texts.add_text if value.isascii() else texts.add_itxt)(key, value)
     picture = Image.fromarray(values)
     picture.save(path, exif=exif_of(info), icc_profile=srgb_profile(), pnginfo=texts)
 
 
-def _text_chunk(key: str, value: str) -> bytes:
-    """Body of an uncompressed iTXt chunk (PNG specification, 11.3.4.5)."""
-    return key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()
+def _text_chunk(key: str, value: str) -> tuple[bytes, bytes]:
+    """Kind and body of a text chunk (PNG specification, 11.3.4.3 and 11.3.4.5).
+
+    Programs that read a workflow back know tEXt best; iTXt is for what is no ASCII.
+    """
+    if value.isascii():
+        return b"tEXt", key.encode("latin-1") + b"\0" + value.encode()
+    return b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()
 
 
 def _write_png16(path: Path, values: Pixels, info: OutputInfo) -> None:
@@ -132,7 +137,7 @@ def _write_png16(path: Path, values: Pixels, info: OutputInfo) -> None:
     extra = [
         (b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile())),
         (b"eXIf", exif.removeprefix(b"Exif\0\0")),
-        *((b"iTXt", _text_chunk(key, value)) for key, value in _texts(info).items()),
+        *(_text_chunk(key, value) for key, value in _texts(info).items()),
     ]
     with path.open("wb") as out:
         png.write_chunks(out, [chunks[0], *extra, *chunks[1:]])

@@ -70,7 +70,7 @@ def _light(metadata: RawMetadata, other: RawMetadata, role: str, name: str) -> f
         if mine is None and (theirs is not None or label == "exposure time"):
             raise ConfigError(
                 f"Expected {label} in the EXIF data of the {role} {name}, found none; "
-                "give --ratio instead of --reference."
+                "give the ratio by hand instead of a reference."
             )
         if mine is not None and theirs is not None:
             value *= mine**power

@@ -1,0 +1,304 @@
+"""Taming a MODEL: what other nodes do to it, and that nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from runner import Pack
+from scene import apply, hook_count, ksample, raises, scene, weights_checksum
+
+
+@contextmanager
+def seen_by_encoder(s: Any) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Records what the structure encoder is given, call by call."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    encoder = s.taming.unet.model.structure_encoder
+
+    def hook(_module: Any, inputs: Any) -> None:
+        seen.append((inputs[0].clone(), inputs[1].clone()))
+
+    handle = encoder.register_forward_pre_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def structure_of(s: Any) -> torch.Tensor:
+    """The level-3 low band of the scene."""
+    found: torch.Tensor = s.bands.for_recipe(s.taming.header.input_recipe).structure_input
+    return found
+
+
+def lora_for(model: Any, scale: float) -> dict[str, Any]:
+    """A LoRA-like patch on two convolutions that taming hooks, and on one attention."""
+    names = [
+        "diffusion_model.input_blocks.1.0.out_layers.3.weight",
+        "diffusion_model.output_blocks.3.0.out_layers.3.weight",
+        "diffusion_model.middle_block.1.proj_in.weight",
+    ]
+    state = model.model.state_dict()
+    generator = torch.Generator().manual_seed(1)
+    return {n: (scale * torch.randn(state[n].shape, generator=generator),) for n in names}
+
+
+def with_lora(model: Any) -> Any:
+    """A clone with the patch, as LoRA loaders make one."""
+    patched = model.clone()
+    added = patched.add_patches(lora_for(model, 0.05), 1.0)
+    assert len(added) == 3, added
+    return patched
+
+
+def check_tamed_differs_and_base_stays(pack: Pack) -> None:
+    s = scene(pack)
+    before = weights_checksum(s.model.model)
+    bound, latent = apply(pack, s)
+    untamed = ksample(s.model, latent, s.conditioning)
+    tamed = ksample(bound, latent, s.conditioning)
+    assert (tamed - untamed).abs().max() > 0.1
+    assert torch.equal(ksample(s.model, latent, s.conditioning), untamed)
+    assert torch.equal(ksample(bound, latent, s.conditioning), tamed)
+    assert weights_checksum(s.model.model) == before
+    assert hook_count(s.model.model) == 0
+
+
+def check_state_dict_never_sees_taming(pack: Pack) -> None:
+    s = scene(pack)
+    keys = set(s.model.model.state_dict())
+    bound, _ = apply(pack, s)
+    assert set(bound.model.state_dict()) == keys and bound.model is s.model.model
+
+
+def check_lora_before_and_after(pack: Pack) -> None:
+    s = scene(pack)
+    base, latent = apply(pack, s)
+    plain = ksample(base, latent, s.conditioning)
+    before, _ = apply(pack, s, with_lora(s.model))
+    after = with_lora(base)
+    first = ksample(before, latent, s.conditioning)
+    assert torch.equal(first, ksample(after, latent, s.conditioning))
+    assert (first - plain).abs().max() > 1e-3, "the LoRA was dropped"
+    assert torch.equal(ksample(base, latent, s.conditioning), plain)
+    untamed_lora = ksample(with_lora(s.model), latent, s.conditioning)
+    assert (untamed_lora - first).abs().max() > 0.1
+
+
+def check_binding_twice_replaces(pack: Pack) -> None:
+    from comfy.patcher_extension import WrappersMP
+
+    s = scene(pack)
+    once, latent = apply(pack, s)
+    half, _ = apply(pack, s, strength=0.5)
+    twice, _ = apply(pack, s, half)
+    for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.OUTER_SAMPLE):
+        assert len(twice.get_wrappers(kind, "ldmsid")) == 1
+    assert torch.equal(
+        ksample(twice, latent, s.conditioning), ksample(once, latent, s.conditioning)
+    )
+    with seen_by_encoder(s) as seen:
+        ksample(twice, latent, s.conditioning, steps=2)
+    assert len(seen) == 2
+
+
+def check_rebinding_to_another_size(pack: Pack) -> None:
+    from scene import cut
+
+    s = scene(pack)
+    bound, _ = apply(pack, s)
+    small, _, _ = pack.run("LDMSID_SplitBands", raw=cut(s.raw, 64, 64))
+    again, latent = apply(pack, s, bound, bands=small)
+    assert tuple(latent["samples"].shape) == (1, 4, 8, 8)
+    assert ksample(again, latent, s.conditioning).isfinite().all()
+
+
+def check_rows_are_aligned_under_guidance(pack: Pack) -> None:
+    s = scene(pack)
+    bound, latent = apply(pack, s)
+    expected = structure_of(s)
+    for cfg, rows in ((1.0, 1), (3.0, 2)):
+        with seen_by_encoder(s) as seen:
+            ksample(bound, latent, s.conditioning, cfg=cfg, steps=2)
+        assert len(seen) == 2 and all(len(ll) == rows for ll, _ in seen), (cfg, len(seen))
+        for ll, timestep in seen:
+            assert all(torch.equal(row, expected[0]) for row in ll)
+            assert timestep.shape == (rows,)
+        assert float(seen[0][1][0]) == 999.0
+
+
+def check_batches(pack: Pack) -> None:
+    s = scene(pack)
+    bound, latent = apply(pack, s)
+    double = {**latent, "samples": latent["samples"].repeat(2, 1, 1, 1)}
+    with seen_by_encoder(s) as seen:
+        both = ksample(bound, double, s.conditioning)
+    assert all(len(ll) == 2 for ll, _ in seen)
+    alone = ksample(bound, latent, s.conditioning)
+    # The first noise of a batch is the noise of a single one; convolutions sum in another order.
+    assert torch.allclose(both[:1], alone, atol=1e-4)
+    assert (both[0] - both[1]).abs().max() > 0.01
+
+
+def check_area_prompts_see_their_part(pack: Pack) -> None:
+    s = scene(pack)
+    bound, latent = apply(pack, s)
+    whole = structure_of(s)
+    area = (8, 16, 4, 6)
+    prompt = [
+        [s.conditioning[0][0], {}],
+        [s.conditioning[0][0], {"area": area, "strength": 1.0}],
+    ]
+    with seen_by_encoder(s) as seen:
+        ksample(bound, latent, prompt, steps=1, negative=s.conditioning)
+    shapes = sorted(tuple(ll.shape[-2:]) for ll, _ in seen)
+    assert (8, 16) in shapes and tuple(whole.shape[-2:]) in shapes
+    part = next(ll for ll, _ in seen if tuple(ll.shape[-2:]) == (8, 16))
+    assert torch.equal(part[0], whole[0, :, 4:12, 6:22])
+
+
+def check_strength_and_range(pack: Pack) -> None:
+    s = scene(pack)
+    full, latent = apply(pack, s)
+    untamed = ksample(s.model, latent, s.conditioning)
+    none, _ = apply(pack, s, strength=0.0)
+    assert torch.equal(ksample(none, latent, s.conditioning), untamed)
+    tamed = ksample(full, latent, s.conditioning)
+    half = ksample(apply(pack, s, strength=0.5)[0], latent, s.conditioning)
+    assert (half - tamed).abs().max() > 0.01 and (half - untamed).abs().max() > 0.01
+    early, _ = apply(pack, s, end_percent=0.5)
+    late, _ = apply(pack, s, start_percent=0.5)
+    calls = []
+    for model in (early, late):
+        with seen_by_encoder(s) as seen:
+            ksample(model, latent, s.conditioning, steps=8)
+        calls.append([float(t[0]) for _, t in seen])
+    assert 0 < len(calls[0]) < 8 and len(calls[0]) + len(calls[1]) == 8
+    assert min(calls[0]) > max(calls[1])
+    raises("HostMismatchError", lambda: apply(pack, s, start_percent=0.6, end_percent=0.6), "0.6")
+
+
+def check_exceptions_leave_no_hooks(pack: Pack) -> None:
+    import comfy.model_management as mm
+
+    s = scene(pack)
+    bound, latent = apply(pack, s)
+    right = ksample(bound, latent, s.conditioning)
+    block = s.model.model.diffusion_model.output_blocks[5][0]
+
+    def fail_with(error: BaseException) -> Callable[..., None]:
+        def fail(_module: Any, _inputs: Any) -> None:
+            raise error
+
+        return fail
+
+    for error in (RuntimeError("boom"), mm.InterruptProcessingException()):
+        handle = block.register_forward_pre_hook(fail_with(error))
+        raises(type(error), lambda: ksample(bound, latent, s.conditioning))
+        handle.remove()
+        assert hook_count(s.model.model) == 0
+        assert torch.equal(ksample(bound, latent, s.conditioning), right)
+
+
+def check_latent_of_another_size_is_refused(pack: Pack) -> None:
+    s = scene(pack)
+    bound, _ = apply(pack, s)
+    other = {"samples": torch.zeros(1, 4, 16, 16)}
+    raises("ShapeError", lambda: ksample(bound, other, s.conditioning), "192x128", "128x128")
+
+
+def check_low_memory_loading(pack: Pack) -> None:
+    import comfy.model_management as mm
+
+    s = scene(pack)
+    bound, latent = apply(pack, s)
+    right = ksample(bound, latent, s.conditioning)
+    mm.unload_all_models()
+    patcher = s.taming.unet
+    patcher.load(torch.device("cpu"), lowvram_model_memory=64)
+    cast = [m for m in patcher.model.modules() if getattr(m, "comfy_cast_weights", False)]
+    assert len(cast) > 50, "taming layers are not built from comfy.ops"
+    assert torch.equal(ksample(bound, latent, s.conditioning), right)
+
+
+def check_dtypes(pack: Pack) -> None:
+    import comfy.model_base
+    import comfy.supported_models
+
+    s = scene(pack)
+    bound, latent = apply(pack, s)
+    right = ksample(bound, latent, s.conditioning)
+    old = s.model.model
+    for dtype, cast in (
+        (torch.float16, torch.float32), (torch.bfloat16, None), (torch.bfloat16, torch.float32),
+    ):  # fmt: skip
+        config = comfy.supported_models.SD20(dict(old.model_config.unet_config))
+        config.unet_config.pop("dtype", None)
+        config.latent_format = old.latent_format
+        config.set_inference_dtype(dtype, cast)
+        model = comfy.model_base.BaseModel(config, model_type=comfy.model_base.ModelType.EPS)
+        weights = {k: v.to(dtype) for k, v in old.diffusion_model.state_dict().items()}
+        model.diffusion_model.load_state_dict(weights)
+        patcher = pack.part("nodes.taming_model").as_patcher(model)
+        found = ksample(apply(pack, s, patcher)[0], latent, s.conditioning)
+        assert found.isfinite().all()
+        error = float((found - right).pow(2).mean().sqrt() / right.std())
+        # bf16 has 8 bits and three steps; weights alone rounded change far less.
+        assert error < (0.2 if cast is None else 0.03), (dtype, cast, error)
+
+
+def check_tiled_diffusion_in_both_orders(pack: Pack) -> None:
+    from dataclasses import replace
+
+    from runner import SkipCheck, load_pack
+    from scene import cut
+
+    folder = pack.settings.get("tiled_diffusion")
+    if not folder:
+        raise SkipCheck("no checkout of TiledDiffusion found (set TILED_DIFFUSION_PATH)")
+    tiler = load_pack(folder).NODE_CLASS_MAPPINGS["TiledDiffusion"]()
+    s = scene(pack)
+    raw, _, _ = pack.run("LDMSID_LoadRaw", raw_file="[sample] dark")
+    raw, _, _ = pack.run("LDMSID_ExposeRaw", raw=cut(raw, 256, 320), mode="by hand", ratio=250.0)
+    bands, _, _ = pack.run("LDMSID_SplitBands", raw=raw)
+    moved = replace(raw, planes=raw.planes.roll((128, 160), dims=(2, 3)))
+    shifted, _, _ = pack.run("LDMSID_SplitBands", raw=moved)
+    structure = bands.for_recipe(s.taming.header.input_recipe).structure_input[0]
+    for method in ("MultiDiffusion", "Mixture of Diffusers"):
+        tile = {"method": method, "tile_width": 160, "tile_height": 160, "tile_overlap": 64,
+                "tile_batch_size": 2}  # fmt: skip
+        bound, latent = apply(pack, s, bands=bands)
+        whole = ksample(bound, latent, s.conditioning)
+        (tiled_after,) = tiler.apply(bound, **tile)
+        (tiled_before,) = tiler.apply(s.model, **tile)
+        before, _ = apply(pack, s, tiled_before, bands=bands)
+        with seen_by_encoder(s) as seen:
+            one = ksample(tiled_after, latent, s.conditioning)
+        for ll, _ in seen:
+            assert all(is_part_of(row, structure) for row in ll), "a tile saw another place's bands"
+        other = ksample(before, latent, s.conditioning)
+        assert torch.allclose(one, other, atol=1e-5)
+        wrong = ksample(apply(pack, s, bands=shifted)[0], latent, s.conditioning)
+        # Tiles see less of the picture; bands from the wrong place would change far more.
+        assert (one - whole).abs().mean() < 0.7 * (wrong - whole).abs().mean(), method
+
+
+def is_part_of(part: torch.Tensor, whole: torch.Tensor) -> bool:
+    """Whether a tile is cut from the whole, at any place."""
+    _, height, width = part.shape
+    windows = whole.unfold(1, height, 1).unfold(2, width, 1)
+    equal = (windows == part[:, None, None]).flatten(3).all(dim=3).all(dim=0)
+    return height < whole.shape[1] and bool(equal.any())
+
+
+def check_last_the_model_is_as_it_was(pack: Pack) -> None:
+    import comfy.model_management as mm
+
+    s = scene(pack)
+    fresh = pack.run("LDMSID_LoadEmbedded")[0]
+    assert weights_checksum(s.model.model) == weights_checksum(fresh.model)
+    assert hook_count(s.model.model) == 0 and not s.model.get_all_wrappers("diffusion_model")
+    mm.unload_all_models()
+    assert s.model.model.extra_conds.__func__ is type(s.model.model).extra_conds

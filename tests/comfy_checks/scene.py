@@ -1,0 +1,92 @@
+"""What most checks start from: the sample's bands, the embedded model, a quick sampler."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from runner import Pack
+
+
+class Scene(NamedTuple):
+    """A small piece of the packaged sample and the embedded model."""
+
+    raw: Any
+    bands: Any
+    model: Any
+    vae: Any
+    conditioning: Any
+    taming: Any
+
+
+@lru_cache(maxsize=1)
+def scene(pack: Pack) -> Scene:
+    """Made once; checks must not change it, which the last check of a module sees to."""
+    raw, _, _ = pack.run("LDMSID_LoadRaw", raw_file="[sample] dark")
+    raw, _, _ = pack.run("LDMSID_ExposeRaw", raw=cut(raw, 128, 192), mode="by hand", ratio=250.0)
+    bands, _, _ = pack.run("LDMSID_SplitBands", raw=raw)
+    return Scene(raw, bands, *pack.run("LDMSID_LoadEmbedded"))
+
+
+def cut(raw: Any, height: int, width: int) -> Any:
+    """The top left of a file's planes, as a file of its own."""
+    from dataclasses import replace
+
+    return replace(raw, planes=raw.planes[:, :, :height, :width].clone())
+
+
+def apply(pack: Pack, s: Scene, model: Any = None, **changes: Any) -> tuple[Any, Any]:
+    """`Apply taming` with its defaults."""
+    inputs: dict[str, Any] = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    inputs |= {"model": model or s.model, "taming": s.taming, "bands": s.bands, **changes}
+    bound, latent = pack.run("LDMSID_ApplyTaming", **inputs)
+    return bound, latent
+
+
+def ksample(
+    model: Any, latent: Any, positive: Any, negative: Any = None, **changes: Any
+) -> torch.Tensor:
+    """The host's own KSampler, three steps."""
+    import nodes
+
+    inputs: dict[str, Any] = {
+        "seed": 3, "steps": 3, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform",
+    } | changes  # fmt: skip
+    with torch.inference_mode():
+        found = nodes.common_ksampler(
+            model, inputs["seed"], inputs["steps"], inputs["cfg"], inputs["sampler_name"],
+            inputs["scheduler"], positive, positive if negative is None else negative, latent,
+        )  # fmt: skip
+    samples: torch.Tensor = found[0]["samples"]
+    return samples.clone()
+
+
+def hook_count(module: torch.nn.Module) -> int:
+    """Forward hooks and pre-hooks left anywhere in a module."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
+
+
+def weights_checksum(module: torch.nn.Module) -> float:
+    """Changes when any weight does."""
+    import zlib
+
+    total = 0
+    for name, tensor in sorted(module.state_dict().items()):
+        total = zlib.crc32(name.encode(), total)
+        total = zlib.crc32(tensor.detach().cpu().contiguous().view(torch.uint8).numpy(), total)
+    return total
+
+
+def raises(kind: type[BaseException] | str, call: Any, *words: str) -> None:
+    """The call fails with this kind of error, whose message holds the words."""
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001  the host's interrupt is no Exception
+        name = kind if isinstance(kind, str) else kind.__name__
+        names = [base.__name__ for base in type(error).__mro__]
+        assert name in names, f"expected {name}, found {type(error).__name__}: {error}"
+        missing = [word for word in words if word not in str(error)]
+        assert not missing, f"{missing} not in: {error}"
+    else:
+        raise AssertionError(f"expected {kind}, but nothing failed")

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Chromium for the browser tests, from the system's packages; does nothing where it is there.
+# Without apt or the right to use it, the browser tests skip and say why, so that is no failure.
+set -u
+
+if [ -x /usr/bin/chromium ] || command -v chromium >/dev/null 2>&1; then
+    exit 0
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "Chromium is not installed: no apt-get here. The browser tests will be skipped."
+    exit 0
+fi
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    # -n: a password prompt would hang an unattended run.
+    if ! command -v sudo >/dev/null 2>&1 || ! sudo -n true 2>/dev/null; then
+        echo "Chromium is not installed: neither root nor sudo. The browser tests will be skipped."
+        exit 0
+    fi
+    as_root="sudo -n"
+fi
+
+# A stale or partly unreachable list is no reason to stop: the install below tells.
+$as_root apt-get update -qq || true
+if ! $as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends chromium; then
+    echo "Chromium is not installed: apt-get install chromium failed, see above." >&2
+    exit 1
+fi

@@ -25,7 +25,7 @@ class ApplyTaming(io.ComfyNode):
             "ControlNet or tiling node works with the result.",
             search_aliases=["taming", "sft", "adapter", "condition", "ldm-sid", "low light"],
             inputs=[
-                field_input(io.Model, "model", tooltip="The model that the taming was trained with."),
+                field_input(io.Model, "model", tooltip="What the taming was trained with."),
                 field_input(TAMING, "taming", tooltip="From Load taming or Load embedded model."),
                 field_input(BANDS, "bands", tooltip="From Split bands."),
                 field_input(

@@ -98,7 +98,9 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _build_model(header: dict[str, Any], state: dict[str, Tensor]) -> Any:
     """A MODEL with the weights of the UNet."""
-    config = comfy.supported_models.SD20(_unet_config(header["unet"]))
+    wanted = _unet_config(header["unet"])
+    config = comfy.supported_models.SD20(dict(wanted))
+    config.unet_config.update(wanted)  # the class puts Stable Diffusion 2's own head width in
     config.latent_format = EmbeddedLatentFormat(header["latent_scale"], header.get("latent_rgb"))
     device = mm.get_torch_device()
     dtype = mm.unet_dtype(

@@ -60,7 +60,7 @@ def save_pictures(
     Args:
         images: `(B, 3, H, W)` unit range.
         info: What to keep inside.
-        prefix: File name prefix, may hold subfolders and ComfyUI's %year%, %month%, %day%, %width% and the like.
+        prefix: File name prefix; may hold subfolders, %year%, %month%, %day%, %width%, %height%.
         output_format: One of `OUTPUT_FORMATS`.
         kind: `output` or `temp`.
 

@@ -26,7 +26,7 @@ class TamedDecode(io.ComfyNode):
             "photograph comes out upright and cropped to the frame.",
             search_aliases=["vae decode", "decode", "detail", "ldm-sid"],
             inputs=[
-                field_input(io.Vae, "vae", tooltip="Of the model that the taming was trained with."),
+                field_input(io.Vae, "vae", tooltip="Of the model the taming was trained with."),
                 field_input(TAMING, "taming", tooltip="From Load taming or Load embedded model."),
                 field_input(BANDS, "bands", tooltip="The bands that the latent was sampled with."),
                 field_input(io.Latent, "latent", tooltip="From Tamed sampler or any sampler."),

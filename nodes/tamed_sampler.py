@@ -83,7 +83,7 @@ class TamedSampler(io.ComfyNode):
             "seed and settings give the same picture as on the command line.",
             search_aliases=["ksampler", "sampler", "see in the dark", "enhance", "ldm-sid"],
             inputs=[
-                field_input(io.Model, "model", tooltip="The model that the taming was trained with."),
+                field_input(io.Model, "model", tooltip="What the taming was trained with."),
                 field_input(TAMING, "taming", tooltip="From Load taming or Load embedded model."),
                 field_input(BANDS, "bands", tooltip="From Split bands."),
                 field_input(

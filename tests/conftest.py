@@ -1,9 +1,18 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and what a run says about its surroundings."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from helpers.browser import pytest_report_header as describe_frontends
+from helpers.comfy_hosts import describe_hosts
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Which real hosts and frontends are used."""
+    frontends = describe_frontends(config)
+    lines = [frontends] if isinstance(frontends, str) else list(frontends)
+    return [describe_hosts(), *lines]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ a template that has none gets a picture of its graph. Screenshots go to `out/scr
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import sys
@@ -24,7 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from helpers import browser
 from helpers.frontend_host import FrontendHost
 from helpers.object_info import OUR_PREFIX, load_record, with_taming_file
-from workflow_layouts import LAYOUTS, LORA, SD21, SD21_URL, Layout
+from workflow_layouts import LAYOUTS, LORA, SD21, SD21_URL, Group, Layout, Note
+
+from ldmsid_core.model_files import SAMPLE_RAW
+from ldmsid_core.raw.develop import develop_amplified
+from ldmsid_core.raw.exposure import auto_exposure_ratio
+from ldmsid_core.raw.loader import load_raw
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -32,12 +38,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 FRONTEND, HOST = "1.58.1", "0.3.64"
 PICTURE_WIDTH = 512
-NODE_WIDTH, NOTE_WIDTH = 290, 400
+NODE_WIDTH = 290
 TITLE, GAP_X, GAP_Y, PAD, GROUP_TITLE = 30, 50, 30, 20, 40
+FOOT = 40  # The newest look of nodes is that much taller than the classic one.
 _MIN_SIZES = {
     "LDMSID_LoadRaw": (NODE_WIDTH, 330),
-    "LDMSID_CompareImages": (460, 400),
-    "LDMSID_SaveImage": (460, 330),
+    "LDMSID_CompareImages": (420, 370),
+    "LDMSID_SaveImage": (420, 310),
 }
 _BYPASSED = 4
 _LOAD_API = """async ([api, name]) => {
@@ -77,7 +84,7 @@ def place_group(
             top += TITLE + node["size"][1] + GAP_Y
         left += max(nodes[name]["size"][0] for name in column) + GAP_X
         bottom = max(bottom, top - GAP_Y)
-    return left - GAP_X + PAD - x, bottom + PAD - y
+    return left - GAP_X + PAD - x, bottom + FOOT - y
 
 
 def arrange(workflow: dict[str, Any], layout: Layout) -> None:
@@ -86,51 +93,55 @@ def arrange(workflow: dict[str, Any], layout: Layout) -> None:
     for name, node in nodes.items():
         small = layout.sizes.get(name) or _MIN_SIZES.get(node["type"], (NODE_WIDTH, 0))
         node["size"] = [max(round(a), b) for a, b in zip(node["size"], small, strict=True)]
-    groups = workflow["groups"] = []
-    x = NOTE_WIDTH + GAP_X
+    x = 0
     for column in layout.columns:
         y = wide = 0
-        for group in column:
-            width, height = place_group(nodes, group.columns, x, y)
-            groups.append(
-                {
-                    "id": len(groups) + 1,
-                    "title": group.title,
-                    "bounding": [x, y, width, height],
-                    "color": group.colour,
-                    "font_size": 24,
-                    "flags": {},
-                }
-            )
+        for item in column:
+            if isinstance(item, Note):
+                width, height = item.width, item.height + TITLE
+                add_note(workflow, item, x, y + TITLE)
+            else:
+                width, height = place_group(nodes, item.columns, x, y)
+                add_group(workflow, item, [x, y, width, height])
             y, wide = y + height + GAP_Y, max(wide, width)
         x += wide + GAP_X
-    add_notes(workflow, layout)
 
 
-def add_notes(workflow: dict[str, Any], layout: Layout) -> None:
-    """Put the notes at the left of the graph."""
-    y = TITLE
-    for note in layout.notes:
-        workflow["last_node_id"] += 1
-        workflow["nodes"].append(
-            {
-                "id": workflow["last_node_id"],
-                "type": "MarkdownNote",
-                "title": note.title,
-                "pos": [0, y],
-                "size": [NOTE_WIDTH, note.height],
-                "flags": {},
-                "order": 0,
-                "mode": 0,
-                "inputs": [],
-                "outputs": [],
-                "properties": {},
-                "widgets_values": [note.text],
-                "color": "#432",
-                "bgcolor": "#653",
-            }
-        )
-        y += note.height + TITLE + GAP_Y
+def add_group(workflow: dict[str, Any], group: Group, box: list[int]) -> None:
+    """Draw a titled box."""
+    workflow["groups"].append(
+        {
+            "id": len(workflow["groups"]) + 1,
+            "title": group.title,
+            "bounding": box,
+            "color": group.colour,
+            "font_size": 24,
+            "flags": {},
+        }
+    )
+
+
+def add_note(workflow: dict[str, Any], note: Note, x: int, y: int) -> None:
+    """Put a note at a place."""
+    workflow["last_node_id"] += 1
+    workflow["nodes"].append(
+        {
+            "id": workflow["last_node_id"],
+            "type": "MarkdownNote",
+            "title": note.title,
+            "pos": [x, y],
+            "size": [note.width, note.height],
+            "flags": {},
+            "order": 0,
+            "mode": 0,
+            "inputs": [],
+            "outputs": [],
+            "properties": {},
+            "widgets_values": [note.text],
+            "color": "#432",
+            "bgcolor": "#653",
+        }
+    )
 
 
 def describe(workflow: dict[str, Any], layout: Layout, version: str) -> None:
@@ -169,6 +180,10 @@ def make(page: Page, name: str, version: str) -> dict[str, Any]:
     if browser.without_titles(browser.prompt_of(page)) != api:
         raise RuntimeError(f"Expected {name} to give its API graph back, found another one")
     made = json.loads(page.evaluate(_EXPORT))
+    for node in made["nodes"]:
+        node.pop("widgets_values_named", None)  # Older frontends know the list alone: one truth.
+        for slot in (*node.get("inputs", []), *node.get("outputs", [])):
+            slot.pop("localized_name", None)  # Each reader's own language fills it in.
     # The export holds the viewport and the frontend's version, which differ from run to run.
     return {**made, "id": layout.uuid, "revision": 0, "extra": {}}
 
@@ -179,6 +194,16 @@ def make_picture(source: Path, target: Path) -> None:
         picture = opened.convert("RGB")
     height = round(picture.height * PICTURE_WIDTH / picture.width)
     picture.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS).save(target, quality=85)
+
+
+def sample_thumbnail() -> bytes:
+    """What the pack's own route shows for the packaged sample."""
+    raw = load_raw(SAMPLE_RAW)
+    planes = develop_amplified(raw, exposure_ratio=auto_exposure_ratio(raw))
+    levels = (planes[0].permute(1, 2, 0).numpy() * 255.0).round().astype("uint8")
+    stream = io.BytesIO()
+    Image.fromarray(levels).save(stream, "JPEG", quality=85)
+    return stream.getvalue()
 
 
 def project_version() -> str:
@@ -200,12 +225,12 @@ def main() -> None:
     static = browser.frontend_folder(FRONTEND)
     nodes = with_taming_file(load_record(HOST))
     with FrontendHost(static, nodes) as host, browser.chromium() as chromium:
+        host.thumbnail = sample_thumbnail()
         for name in arguments.names or LAYOUTS:
             screenshot = screenshots / f"workflow_{name}.png"
             with browser.open_page(chromium, host.url, size=(2000, 1125)) as page:
                 workflow = make(page, name, version)
-                browser.show_whole_graph(page)
-                page.screenshot(path=screenshot)
+                page.screenshot(path=screenshot, clip=browser.show_whole_graph(page))
             target = ROOT / "workflows" / f"{name}.json"
             target.parent.mkdir(exist_ok=True)
             text = json.dumps(workflow, indent=2, ensure_ascii=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-BLUE, GREEN, VIOLET, BROWN = "#3f789e", "#8A8", "#88A", "#b58b2a"
+BLUE, GREEN, VIOLET, BROWN, RED = "#3f789e", "#8A8", "#88A", "#b58b2a", "#A88"
 LORA = "your_lora.safetensors"
 SD21 = "v2-1_512-ema-pruned.safetensors"
 TAMING = "ldm-isp-sd21.safetensors"
@@ -18,6 +18,7 @@ class Note:
     title: str
     text: str
     height: int
+    width: int = 650
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """One workflow: notes at the left, then columns of groups from left to right.
+    """One workflow: columns of boxes and notes from left to right.
 
     `uuid` is the workflow's identity, `titles` and `sizes` go by node id, and `lora_before` is the
     node whose `model` gets a bypassed LoRA loader of the id `lora`.
     """
 
     uuid: str
-    notes: tuple[Note, ...]
-    columns: tuple[tuple[Group, ...], ...]
+    columns: tuple[tuple[Group | Note, ...], ...]
     titles: dict[int, str] = field(default_factory=dict)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     lora: int | None = None
@@ -54,19 +54,20 @@ DNG, NEF and others), X-Trans ones do not.
 Too bright or too dark? Set **Expose RAW** to *by hand* and change the ratio.
 
 **Save photograph** writes into `output/LDM-SID`; choose 16 bits to edit the picture further.""",
-    270,
+    120,
 )
-_RAW = Group("Your RAW", BLUE, ((1,), (2,), (3,)))
-_RAW_SQUARE = Group("Your RAW", BLUE, ((1,), (2, 3)))
+_RAW = Group("Your RAW", BLUE, ((1,), (2,)))
 
 LAYOUTS = {
     "enhance_raw": Layout(
         "6d1c2f0a-3b57-4b43-9f0e-5a1d7c8e4b01",
         (
-            Note(
-                "See in the dark",
-                """**Press Run.** A photograph that got far too little light becomes a clean one. \
-The sample and a small model come with the pack: nothing to download.
+            (
+                _RAW,
+                Note(
+                    "See in the dark",
+                    """**Press Run.** A photograph that got far too little light becomes a clean \
+one. The sample and a small model come with the pack: nothing to download.
 
 1. **Load RAW** reads the sensor's linear data.
 2. **Expose RAW** chooses how much brighter it shall be.
@@ -74,25 +75,25 @@ The sample and a small model come with the pack: nothing to download.
 4. **Tamed sampler** generates the content from the coarse band.
 5. **Tamed decode** brings detail and colour back.
 
-Move the pointer over **Compare images**: left the file merely amplified, right the result.
-
-The small model shows the way; for photographs that matter see the workflow *enhance_raw_sd21*.""",
-                430,
+Move the pointer over **Compare images**: left the file merely amplified, right the result. The \
+small model shows the way; for photographs that matter see the workflow *enhance_raw_sd21*.""",
+                    210,
+                ),
+                _OWN_FILE,
             ),
-            _OWN_FILE,
-        ),
-        (
-            (_RAW, Group("Generate", VIOLET, ((4,), (5,), (6,)))),
+            (Group("Generate", VIOLET, ((3, 4), (5, 6))),),
             (Group("Look and save", GREEN, ((7, 8),)),),
         ),
     ),
     "enhance_raw_ksampler": Layout(
         "6d1c2f0a-3b57-4b43-9f0e-5a1d7c8e4b02",
         (
-            Note(
-                "Taming with the sampler you know",
-                """**Apply taming** gives a tamed MODEL and an empty LATENT of the right size. \
-Any sampler takes them: here it is ComfyUI's own **KSampler**.
+            (
+                _RAW,
+                Note(
+                    "Taming with the sampler you know",
+                    """**Apply taming** gives a tamed MODEL and an empty LATENT of the right \
+size. Any sampler takes them: here it is ComfyUI's own **KSampler**.
 
 - Keep **cfg at 1**: the modules were trained without guidance, and both prompts are empty.
 - *sgm_uniform* starts at pure noise, as in training.
@@ -100,27 +101,26 @@ Any sampler takes them: here it is ComfyUI's own **KSampler**.
 
 The **LoRA slot** is bypassed. It is for a Stable Diffusion 2.1 checkpoint instead of the small \
 embedded model: choose your LoRA there, then press Ctrl+B on the node.""",
-                400,
+                    190,
+                ),
+                _OWN_FILE,
             ),
-            _OWN_FILE,
-        ),
-        (
-            (_RAW, Group("Model", BROWN, ((4,), (5,), (6,)))),
-            (Group("Generate", VIOLET, ((7, 8),)),),
-            (Group("Save", GREEN, ((9,),)),),
+            (Group("Tame", BROWN, ((3, 4), (5, 6))),),
+            (Group("Generate", VIOLET, ((7, 8),)), Group("Save", GREEN, ((9,),))),
         ),
         titles={5: "LoRA slot (bypassed)"},
-        sizes={9: (420, 500)},
         lora=5,
         lora_before=6,
     ),
     "enhance_raw_sd21": Layout(
         "6d1c2f0a-3b57-4b43-9f0e-5a1d7c8e4b03",
         (
-            Note(
-                "Two files first",
-                f"""This workflow runs with Stable Diffusion 2.1 and **does not run before both \
-files are there**:
+            (
+                _RAW,
+                Note(
+                    "Two files first",
+                    f"""This workflow runs with Stable Diffusion 2.1 and **does not run before \
+both files are there**:
 
 | file | folder |
 |---|---|
@@ -131,12 +131,11 @@ The second one must be a taming file **for Stable Diffusion 2.1 base**. The weig
 method's authors released have to be converted into that form first; the pack's README says how.
 
 Then press **R**, so that ComfyUI sees the new files, and **Run**.""",
-                420,
+                    210,
+                ),
+                _OWN_FILE,
             ),
-            _OWN_FILE,
-        ),
-        (
-            (_RAW, Group("Generate", VIOLET, ((4, 5), (6,), (7,)))),
+            (Group("Generate", VIOLET, ((3, 4, 5), (6, 7))),),
             (Group("Look and save", GREEN, ((8, 9),)),),
         ),
         titles={4: "Stable Diffusion 2.1 base"},
@@ -144,26 +143,26 @@ Then press **R**, so that ComfyUI sees the new files, and **Run**.""",
     "compare_untamed": Layout(
         "6d1c2f0a-3b57-4b43-9f0e-5a1d7c8e4b04",
         (
-            Note(
-                "What taming does",
-                """The same frozen model, the same seed, twice:
+            (
+                _RAW,
+                Note(
+                    "What taming does",
+                    """The same frozen model, the same seed, twice:
 
 - **Tamed**: the RAW's bands steer sampling and decoding.
 - **Untamed**: the model is left alone, so it knows nothing of your photograph and paints \
 something else.
 
-Move the pointer over **Compare images**: left untamed, right tamed.
-
-**Apply taming** with strength 0 is there only for its empty latent, which has the right size.""",
-                340,
+Move the pointer over **Compare images**: left untamed, right tamed. **Apply taming** with \
+strength 0 is there only for its empty latent, which has the right size.""",
+                    160,
+                ),
+                _OWN_FILE,
             ),
-            _OWN_FILE,
-        ),
-        (
-            (_RAW_SQUARE, Group("Model", BROWN, ((4,),))),
+            (Group("Bands and model", BROWN, ((3, 4),)),),
             (
                 Group("Tamed", VIOLET, ((5,), (6,))),
-                Group("Untamed", "#A88", ((7,), (8,), (9,))),
+                Group("Untamed", RED, ((7,), (8, 9))),
             ),
             (Group("Look and save", GREEN, ((10, 11),)),),
         ),
@@ -172,9 +171,11 @@ Move the pointer over **Compare images**: left untamed, right tamed.
     "split_bands_explained": Layout(
         "6d1c2f0a-3b57-4b43-9f0e-5a1d7c8e4b05",
         (
-            Note(
-                "Two jobs, two bands",
-                """A three-level Haar wavelet parts the exposed RAW:
+            (
+                _RAW,
+                Note(
+                    "Two jobs, two bands",
+                    """A three-level Haar wavelet parts the exposed RAW:
 
 - **Low band**: the picture at 1/16 of the sensor's width and height. Noise averages out in it. \
 The *sampler* is steered by it and generates the content.
@@ -182,15 +183,17 @@ The *sampler* is steered by it and generates the content.
 mostly noise. The *decoder* picks from it what belongs to the content.
 
 No model is loaded here, so it runs in a second.""",
-                340,
+                    150,
+                ),
+                replace(_OWN_FILE, text=_OWN_FILE.text.rpartition("\n\n")[0], height=90),
             ),
-            _OWN_FILE,
-        ),
-        (
-            (_RAW_SQUARE,),
-            (Group("What the bands hold", GREEN, ((4,), (5,), (6,))),),
+            (
+                Group("The wavelet", VIOLET, ((3,),)),
+                Group("Merely amplified", BROWN, ((4,),)),
+            ),
+            (Group("What the bands hold", GREEN, ((5, 6),)),),
         ),
         titles={4: "Amplified", 5: "Low band", 6: "Detail"},
-        sizes={4: (340, 380), 5: (340, 380), 6: (340, 380)},
+        sizes={4: (290, 310), 5: (420, 310), 6: (420, 310)},
     ),
 }

@@ -234,8 +234,8 @@ def check_dtypes(pack: Pack) -> None:
     for dtype, cast in (
         (torch.float16, torch.float32), (torch.bfloat16, None), (torch.bfloat16, torch.float32),
     ):  # fmt: skip
-        config = comfy.supported_models.SD20(dict(old.model_config.unet_config))
-        config.unet_config.pop("dtype", None)
+        config = comfy.supported_models.SD20({})
+        config.unet_config = {**old.model_config.unet_config, "dtype": None}
         config.latent_format = old.latent_format
         config.set_inference_dtype(dtype, cast)
         model = comfy.model_base.BaseModel(config, model_type=comfy.model_base.ModelType.EPS)
@@ -252,12 +252,12 @@ def check_dtypes(pack: Pack) -> None:
 def check_tiled_diffusion_in_both_orders(pack: Pack) -> None:
     from dataclasses import replace
 
-    from runner import SkipCheck, load_pack
+    from runner import CheckSkippedError, load_pack
     from scene import cut
 
     folder = pack.settings.get("tiled_diffusion")
     if not folder:
-        raise SkipCheck("no checkout of TiledDiffusion found (set TILED_DIFFUSION_PATH)")
+        raise CheckSkippedError("no checkout of TiledDiffusion found (set TILED_DIFFUSION_PATH)")
     tiler = load_pack(folder).NODE_CLASS_MAPPINGS["TiledDiffusion"]()
     s = scene(pack)
     raw, _, _ = pack.run("LDMSID_LoadRaw", raw_file="[sample] dark")

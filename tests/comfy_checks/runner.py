@@ -29,7 +29,8 @@ def start_host(host: str, base: str) -> None:
     from comfy.cli_args import args
 
     args.cpu = True
-    import utils.extra_config  # the host's own package, before its comfy/utils.py can hide it
+    # The host's own package `utils`, before its comfy/utils.py can hide it.
+    importlib.import_module("utils.extra_config")
     import folder_paths
 
     for name in ("input", "output", "temp"):
@@ -96,21 +97,24 @@ class Pack:
 
 def run_checks(pack: Pack, module: ModuleType) -> None:
     """Run every `check_*` function and print its verdict."""
+    import torch
+
     checks: dict[str, Callable[[Pack], None]] = {
         name: value for name, value in vars(module).items() if name.startswith("check_")
     }
     for name, check in checks.items():
         try:
-            check(pack)
+            with torch.inference_mode():
+                check(pack)
             verdict = {"name": name, "ok": True}
-        except SkipCheck as reason:
+        except CheckSkippedError as reason:
             verdict = {"name": name, "ok": None, "why": str(reason)}
         except BaseException:  # noqa: BLE001  the host's interrupt is no Exception on newer ones
             verdict = {"name": name, "ok": False, "why": traceback.format_exc()}
         print("\n" + json.dumps({"verdict": verdict}), flush=True)  # noqa: T201
 
 
-class SkipCheck(Exception):
+class CheckSkippedError(Exception):
     """A check that cannot run here, with the reason."""
 
 

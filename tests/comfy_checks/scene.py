@@ -62,6 +62,24 @@ def ksample(
     return samples.clone()
 
 
+def decode(pack: Pack, s: Scene, latent: Any, **changes: Scene) -> torch.Tensor:
+    """`Tamed decode` with its defaults."""
+    inputs = {"vae": s.vae, "taming": s.taming, "bands": s.bands, "strength": 1.0} | changes
+    (image,) = pack.run("LDMSID_TamedDecode", latent=latent, **inputs)
+    found: torch.Tensor = image
+    return found
+
+
+def sample(pack: Pack, s: Scene, **changes: Scene) -> Any:
+    """`Tamed sampler` with its defaults, few steps."""
+    inputs: dict[str, Any] = {
+        "seed": 7, "steps": 4, "sampler_name": "dpmpp_2m", "scheduler": "trailing", "strength": 1.0,
+    } | changes  # fmt: skip
+    fixed = {"model": s.model, "taming": s.taming, "bands": s.bands}
+    (latent,) = pack.run("LDMSID_TamedSampler", **(fixed | inputs))
+    return latent
+
+
 def hook_count(module: torch.nn.Module) -> int:
     """Forward hooks and pre-hooks left anywhere in a module."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, FloatRect, Page
 
 # Oldest and newest supported frontend -> the recorded host whose nodes it shows.
 FRONTENDS = {"1.27.10": "0.3.64", "1.58.1": "0.33.0"}
@@ -28,6 +28,8 @@ SETTINGS: dict[str, Any] = {
     "Comfy.Canvas.LeftMouseClickBehavior": "panning",
     "Comfy.Canvas.MouseWheelScroll": "zoom",
     "Comfy.Validation.Workflows": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
 }
 _ARGUMENTS = [
     "--no-sandbox",
@@ -86,18 +88,23 @@ _FIT = """() => {
   const left = Math.min(...boxes.map((b) => b[0])), top = Math.min(...boxes.map((b) => b[1]));
   const right = Math.max(...boxes.map((b) => b[0] + b[2]));
   const bottom = Math.max(...boxes.map((b) => b[1] + b[3]));
-  const { ds, canvas } = app.canvas, edge = 120;
+  const { ds, canvas } = app.canvas, edge = 200;
   ds.scale = Math.min(
     (canvas.clientWidth - edge) / (right - left), (canvas.clientHeight - edge) / (bottom - top), 1
   );
   ds.offset[0] = canvas.clientWidth / 2 / ds.scale - (left + right) / 2;
   ds.offset[1] = canvas.clientHeight / 2 / ds.scale - (top + bottom) / 2;
   app.canvas.setDirty(true, true);
+  const place = canvas.getBoundingClientRect(), margin = 20;
+  return {
+    x: place.left + (left + ds.offset[0]) * ds.scale - margin,
+    y: place.top + (top + ds.offset[1]) * ds.scale - margin,
+    width: (right - left) * ds.scale + 2 * margin,
+    height: (bottom - top) * ds.scale + 2 * margin,
+  };
 }"""
-_TOASTS = (
-    "() => [...document.querySelectorAll('.p-toast-message, [data-sonner-toast]')]"
-    ".map((e) => e.innerText)"
-)
+# The elements of a message: two generations of older frontends, then the newest.
+TOASTS = ".p-toast-message, [data-sonner-toast], [data-testid='toast-viewport'] > li"
 
 
 @dataclass
@@ -203,7 +210,7 @@ def load_workflow(page: Page, workflow: dict[str, Any]) -> Loaded:
 
 def toasts(page: Page) -> list[str]:
     """The texts of the messages that the page shows."""
-    return page.evaluate(_TOASTS)
+    return page.locator(TOASTS).all_inner_texts()
 
 
 def prompt_of(page: Page) -> dict[str, Any]:
@@ -216,10 +223,11 @@ def settle(page: Page) -> None:
     page.evaluate("() => new Promise((d) => requestAnimationFrame(() => requestAnimationFrame(d)))")
 
 
-def show_whole_graph(page: Page) -> None:
-    """Move the view so that every node and group is in it."""
-    page.evaluate(_FIT)
+def show_whole_graph(page: Page) -> FloatRect:
+    """Move the view so that every node and group is in it; where they are in the window."""
+    box = page.evaluate(_FIT)
     settle(page)
+    return box
 
 
 def without_titles(prompt: dict[str, Any]) -> dict[str, Any]:

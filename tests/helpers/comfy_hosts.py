@@ -16,7 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _USUAL = ("ComfyUI", "ComfyUI-0.33")
 # Import names of the pack's dependencies that a ComfyUI may lack, and what installs them.
-_NEEDED = {"rawpy": "rawpy>=0.28", "tifffile": "tifffile", "png": "pypng", "exifread": "exifread>=3.5"}
+_NEEDED = {
+    "rawpy": "rawpy>=0.28",
+    "tifffile": "tifffile",
+    "png": "pypng",
+    "exifread": "exifread>=3.5",
+}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ results that the test put into `results`.
 from __future__ import annotations
 
 import asyncio
-import io
-import json
+import copy
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
@@ -18,48 +17,12 @@ from types import TracebackType
 from typing import Any
 
 from aiohttp import WSMsgType, web
-from PIL import Image
 
+from .host_answers import EXPECTED_LOADERS, QUIET, merged_locales, picture, stub_node
 from .object_info import PACK, SAMPLE, set_options
 
 ROOT = Path(__file__).resolve().parents[2]
 _TYPES = {".js": "text/javascript", ".md": "text/plain", ".json": "application/json"}
-_QUIET = {  # Asked for by panels; an empty answer is enough.
-    "/api/global_subgraphs": {},
-    "/api/experiment/models": [],
-    "/internal/files/input": [],
-    "/internal/logs/raw": {"entries": [], "size": {"cols": 80, "rows": 24}},
-    "/internal/folder_paths": {},
-    "/templates/index.json": [],
-    "/api/userdata": [],
-    "/api/queue": {"queue_running": [], "queue_pending": []},
-    "/api/history": {},
-    "/api/features": {"supports_preview_metadata": True, "max_upload_size": 104857600},
-    "/api/users": {"storage": "server", "migrated": True},
-    "/api/prompt": {"exec_info": {"queue_remaining": 0}},
-    "/api/jobs": {
-        "jobs": [],
-        "pagination": {"offset": 0, "limit": 64, "total": 0, "has_more": False},
-    },
-}
-
-
-def picture(size: tuple[int, int], colour: str, kind: str = "JPEG") -> bytes:
-    """The bytes of a plain picture."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def merged_locales(folder: Path) -> dict[str, dict[str, Any]]:
-    """Language -> part -> texts, as ComfyUI makes it from a pack's `locales/<lang>/*.json`."""
-    return {
-        language.name: {
-            part.stem: json.loads(part.read_text("utf-8"))
-            for part in sorted(language.glob("*.json"))
-        }
-        for language in sorted(folder.glob("*/"))
-    }
 
 
 def _inside(folder: Path, tail: str) -> web.FileResponse:
@@ -93,12 +56,15 @@ class FrontendHost:
         settings: dict[str, Any] | None = None,
         workflows: Path = ROOT / "workflows",
     ) -> None:
-        self.static, self.object_info, self.workflows = static, object_info, workflows
+        stubs = {name: stub_node(name) for name in EXPECTED_LOADERS}
+        self.object_info = {**stubs, **copy.deepcopy(object_info)}
+        self.static, self.workflows = static, workflows
         self.settings = dict(settings or {})
         self.prompts: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, Any]] = {}
         self.pictures: dict[str, bytes] = {}
         self.thumbnails: list[str] = []
+        self.thumbnail = picture((96, 64), "teal")
         self.thumbnail_status = 200
         self.upload_status = 200
         self.url = ""
@@ -136,7 +102,7 @@ class FrontendHost:
     async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 30)
         routes = app.router
-        for path, answer in _QUIET.items():
+        for path, answer in QUIET.items():
             routes.add_get(path, _fixed(answer))
         for path in ("/api/queue", "/api/history", "/api/interrupt", "/api/free"):
             routes.add_post(path, _fixed({}))
@@ -144,7 +110,6 @@ class FrontendHost:
         routes.add_get("/api/extensions", self._extensions)
         routes.add_get("/api/object_info", self._nodes)
         routes.add_get("/api/i18n", self._locales)
-        routes.add_get("/api/system_stats", self._system)
         routes.add_get("/api/settings", self._read_settings)
         routes.add_get("/api/settings/{id}", self._read_settings)
         routes.add_post("/api/settings", self._write_settings)
@@ -154,6 +119,7 @@ class FrontendHost:
         routes.add_get("/api/view", self._view)
         for prefix in ("", "/api"):  # A real host mounts a pack's own routes twice.
             routes.add_get(f"{prefix}/ldmsid/thumbnail", self._thumbnail)
+        routes.add_get("/api/experiment/models/checkpoints", self._checkpoints)
         routes.add_get("/api/workflow_templates", self._templates)
         routes.add_get(f"/api/workflow_templates/{PACK}/{{tail}}", self._template)
         routes.add_get(f"/extensions/{PACK}/{{tail:.*}}", self._web)
@@ -180,21 +146,12 @@ class FrontendHost:
         set_options(entry, [*self.uploads, SAMPLE])
         return web.json_response(self.object_info)
 
+    async def _checkpoints(self, _request: web.Request) -> web.Response:
+        fields = self.object_info["CheckpointLoaderSimple"]["input"]["required"]
+        return web.json_response([{"name": n, "pathIndex": 0} for n in fields["ckpt_name"][0]])
+
     async def _locales(self, _request: web.Request) -> web.Response:
         return web.json_response({"en": {"nodeDefs": {}}, **merged_locales(ROOT / "locales")})
-
-    async def _system(self, _request: web.Request) -> web.Response:
-        system = {
-            "os": "posix",
-            "ram_total": 1,
-            "ram_free": 1,
-            "comfyui_version": "0",
-            "python_version": "3",
-            "pytorch_version": "2",
-            "embedded_python": False,
-            "argv": ["main.py"],
-        }
-        return web.json_response({"system": system, "devices": []})
 
     async def _read_settings(self, request: web.Request) -> web.Response:
         one = request.match_info.get("id")
@@ -216,7 +173,7 @@ class FrontendHost:
         self.thumbnails.append(request.query["file"])
         if self.thumbnail_status != 200:
             return web.Response(status=self.thumbnail_status, text="no picture")
-        return web.Response(body=picture((96, 64), "teal"), content_type="image/jpeg")
+        return web.Response(body=self.thumbnail, content_type="image/jpeg")
 
     async def _view(self, request: web.Request) -> web.Response:
         body = self.pictures.get(request.query["filename"])

@@ -105,6 +105,6 @@ def resolve_taming(name: str) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """Changes when the file does."""
+    """Changes when the file does; the host saves it in pictures, so it names no folder."""
     status = path.stat()
-    return f"{path} {status.st_mtime_ns} {status.st_size}"
+    return f"{path.name} {status.st_mtime_ns} {status.st_size}"

@@ -188,7 +188,6 @@ def check_models_of_other_families_are_refused(pack: Pack) -> None:
 def check_flux_is_refused(pack: Pack) -> None:
     import comfy.model_base
     import comfy.supported_models as known
-
     from comfy.ldm.flux.model import FluxParams
 
     s = scene(pack)

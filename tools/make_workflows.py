@@ -42,6 +42,9 @@ NODE_WIDTH = 290
 TITLE, GAP_X, GAP_Y, PAD, GROUP_TITLE = 30, 50, 30, 20, 40
 FOOT = 40  # The newest look of nodes is that much taller than the classic one.
 _MIN_SIZES = {
+    # Room for the preview that grows while sampling runs.
+    "LDMSID_TamedSampler": (NODE_WIDTH, 430),
+    "KSampler": (NODE_WIDTH, 430),
     "LDMSID_LoadRaw": (NODE_WIDTH, 330),
     "LDMSID_CompareImages": (420, 370),
     "LDMSID_SaveImage": (420, 310),

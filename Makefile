@@ -4,9 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup browser demo test lint bench clean
 
 setup: $(VENV)/ready
+
+# The browser tests' Chromium and frontends; without apt they skip and say so.
+browser: $(VENV)/ready
+	tools/install_chromium.sh
+	tools/install_frontends.sh $(BIN)/python
 
 # Torch goes in first and pinned: nothing that follows may then choose another build of it.
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -23,7 +28,7 @@ demo: setup
 		--sheet out/sheet.png --overwrite
 	@echo "Look at out/sheet.png: naively amplified | enhanced | truth."
 
-test: lint
+test: lint browser
 	$(BIN)/python -P -m pytest
 
 lint: setup
@@ -35,6 +40,7 @@ bench: setup
 	$(BIN)/python benchmarks/raw_load.py
 	$(BIN)/python benchmarks/haar.py
 	$(BIN)/python benchmarks/enhance_12mp.py
+	$(BIN)/python benchmarks/comfy_pack.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

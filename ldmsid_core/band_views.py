@@ -10,8 +10,9 @@ from .raw.packed_raw import PackedRaw, apply_orientation
 from .taming.checkpoint import InputRecipe
 from .wavelet import LEVELS, SubBands
 
-# How far from grey a detail coefficient is shown: 1 is the largest possible one.
+# A coefficient of half the range of one plane is shown as black or white.
 _DETAIL_GAIN = 2.0
+_SWAPPED_AXES = 4
 
 
 def low_band_picture(bands: SubBands, raw: PackedRaw, recipe: InputRecipe) -> Tensor:
@@ -46,5 +47,7 @@ def detail_picture(bands: SubBands, raw: PackedRaw) -> Tensor:
     height, width = (-(-side // 2) for side in bands.content_size)
     by_direction = detail.reshape(detail.shape[0], 3, 4, *detail.shape[-2:])
     per_direction = by_direction.mean(dim=2)[:, :, :height, :width]
+    if raw.orientation & _SWAPPED_AXES:  # what is vertical upright was horizontal on the sensor
+        per_direction = per_direction[:, [1, 0, 2]]
     picture = (0.5 + _DETAIL_GAIN * per_direction / 2.0).clamp(0.0, 1.0)
     return apply_orientation(picture, raw.orientation).contiguous()

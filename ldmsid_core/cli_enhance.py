@@ -73,6 +73,7 @@ class _Job:
     taming: Taming
     device: torch.device
     dtype: torch.dtype
+    settings: SamplingSettings
     reference: RawMetadata | None
 
 
@@ -165,6 +166,9 @@ def _load_job(options: EnhanceOptions) -> _Job:
     if options.reference is not None and options.ratio != "auto":
         raise ConfigError("Expected either --ratio or --reference, found both.")
     parse_ratio(options.ratio)
+    settings = SamplingSettings(
+        options.steps, options.sampler, options.strength, options.decoder_strength
+    )
     reference = None if options.reference is None else load_metadata(options.reference)
     host = load_host(options.host or EMBEDDED.host)
     taming = load_taming(options.taming or EMBEDDED.taming)
@@ -172,7 +176,7 @@ def _load_job(options: EnhanceOptions) -> _Job:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     check_folder(options.output)
-    return _Job(options, host, taming, device, dtype, reference)
+    return _Job(options, host, taming, device, dtype, settings, reference)
 
 
 def enhance_files(names: Sequence[str], options: EnhanceOptions) -> list[Report]:
@@ -211,12 +215,9 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
     ratio, mode = _ratio_for(raw, job)
     gps = load_gps(path) if options.keep_gps else None
     with tqdm(total=options.steps, desc=path.name, unit="step", disable=options.quiet) as bar:
-        settings = SamplingSettings(
-            options.steps, options.sampler, options.strength, options.decoder_strength
-        )
         try:
             with ready_engine(
-                job.host, job.taming, device=job.device, dtype=job.dtype, settings=settings,
+                job.host, job.taming, device=job.device, dtype=job.dtype, settings=job.settings,
                 progress=lambda done, _total: bar.update(done - bar.n),
             ) as (sample, decode):  # fmt: skip
                 result = enhance(

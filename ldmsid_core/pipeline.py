@@ -83,9 +83,11 @@ class RawBands:
 
     @cached_property
     def identity(self) -> str:
-        """File name, checksum of the planes, ratio: equal for the same exposure of one file."""
+        """File name, size, checksum and ratio: equal for the same exposure of one file."""
         checksum = zlib.crc32(self.raw.planes.contiguous().numpy().data)
-        return f"{self.raw.file_name} {checksum:08x} x{self.raw.exposure_ratio:g}"
+        height, width = self.raw.planes.shape[-2:]
+        ratio = self.raw.exposure_ratio
+        return f"{self.raw.file_name} {width}x{height} {checksum:08x} x{ratio!r}"
 
     def for_recipe(self, recipe: InputRecipe) -> SubBands:
         """The bands as a model with this recipe sees them.

@@ -17,6 +17,8 @@ def _is_finite(tensor: Tensor) -> bool:
     """No NaN or infinity; one pass without a mask of the tensor's size."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
+    if tensor.element_size() == 1:  # 8-bit floats know no comparison
+        tensor = tensor.float()
     low, high = torch.aminmax(tensor)
     return bool(torch.isfinite(low) & torch.isfinite(high))
 

@@ -256,16 +256,9 @@ def is_lit(picture: Image.Image) -> list[bool]:
 UPRIGHT = [(1, (96, 64), 0), (3, (96, 64), 3), (6, (64, 96), 1), (8, (64, 96), 2)]
 
 
-_NOT_TURNED = pytest.mark.xfail(strict=True, reason="uncompressed previews are not turned")
-
-
 @pytest.mark.parametrize(
     ("kind", "orientation", "size", "corner"),
-    [
-        *[("jpeg", *case) for case in UPRIGHT],
-        ("pixels", *UPRIGHT[0]),
-        *[pytest.param("pixels", *case, marks=_NOT_TURNED) for case in UPRIGHT[1:]],
-    ],
+    [(kind, *case) for kind in ("jpeg", "pixels") for case in UPRIGHT],
 )
 def test_previews_are_upright(
     tmp_path: Path, kind: str, orientation: int, size: tuple[int, int], corner: int

@@ -47,7 +47,7 @@ def sample_with_a_perfect_network(
     [
         5,
         DEFAULT_STEPS,
-        pytest.param(61, marks=pytest.mark.xfail(strict=True, reason="asked at timestep -1 too")),
+        61,
     ],
 )
 def test_sampling_asks_the_network_at_the_grid_alone(sampler: str, steps: int) -> None:
@@ -55,17 +55,12 @@ def test_sampling_asks_the_network_at_the_grid_alone(sampler: str, steps: int) -
     assert asked == trailing_timesteps(steps)
 
 
-_LEFT = pytest.mark.xfail(strict=True, reason="diffusers' DDIM steps by 1000 // steps")
-
-
 @pytest.mark.parametrize(
     ("sampler", "steps"),
     [
-        *[(sampler, steps) for sampler in ("dpmpp-2m", "unipc") for steps in (6, 7, DEFAULT_STEPS)],
-        ("ddim", 5),
-        ("ddim", DEFAULT_STEPS),
-        pytest.param("ddim", 6, marks=_LEFT),
-        pytest.param("ddim", 7, marks=_LEFT),
+        (sampler, steps)
+        for sampler in ("dpmpp-2m", "unipc", "ddim")
+        for steps in (5, 6, 7, DEFAULT_STEPS, 61)
     ],
 )
 def test_no_noise_is_left_at_the_end(sampler: str, steps: int) -> None:

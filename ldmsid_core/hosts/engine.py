@@ -28,6 +28,7 @@ from .schedule import DEFAULT_SAMPLER
 
 log = logging.getLogger(__name__)
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
+MAX_STRENGTH = 2.0
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -50,6 +51,14 @@ class SamplingSettings:
     sampler: str = DEFAULT_SAMPLER
     strength: float = 1.0
     decoder_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a strength that is none."""
+        for name in ("strength", "decoder_strength"):
+            if not 0.0 <= getattr(self, name) <= MAX_STRENGTH:
+                raise ConfigError(
+                    f"Expected {name} from 0 to {MAX_STRENGTH:g}, found {getattr(self, name)}."
+                )
 
 
 def choose_device(name: str) -> torch.device:
@@ -182,7 +191,7 @@ def ready_engine(
         taming: Moved to the device in place.
         device: Where to compute.
         dtype: What to compute in.
-        settings: Steps and sampler.
+        settings: Steps, sampler and strengths.
         progress: Called with (steps done, steps).
 
     Yields:

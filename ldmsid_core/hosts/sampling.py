@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError
-from ..sampling_grid import check_steps
-from .schedule import DEFAULT_SAMPLER, make_scheduler
+from .schedule import DEFAULT_SAMPLER, make_scheduler, set_steps
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
@@ -45,7 +44,7 @@ def sample_latent(
         NonFiniteError: If the network returns NaN or infinity.
     """
     scheduler = make_scheduler(sampler, prediction_type=prediction_type)
-    scheduler.set_timesteps(check_steps(steps))
+    set_steps(scheduler, sampler, steps)
     generator = torch.Generator().manual_seed(seed + 1)
     extra = {"generator": generator} if sampler in _STOCHASTIC else {}
     latent = noise.float() * scheduler.init_noise_sigma

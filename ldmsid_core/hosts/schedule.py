@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -17,6 +18,7 @@ from diffusers import (
 )
 
 from ..errors import ConfigError
+from ..sampling_grid import check_steps, trailing_timesteps
 
 SamplerName = Literal["dpmpp-2m", "unipc", "ddim", "ddim-released", "ddpm-released"]
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
@@ -28,6 +30,28 @@ _NOISE: dict[str, Any] = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
+
+
+def set_steps(scheduler: Any, name: str, steps: int) -> None:
+    """Give a scheduler its grid; ours is exact where rounding lets diffusers add a step.
+
+    Args:
+        scheduler: From `make_scheduler`.
+        name: It was made under.
+        steps: Network evaluations, 1 to 1000.
+
+    Raises:
+        ConfigError: If `steps` is out of range.
+    """
+    scheduler.set_timesteps(check_steps(steps))
+    if name.endswith("-released"):
+        return
+    grid = trailing_timesteps(steps)
+    clean = scheduler.alphas_cumprod[grid]
+    levels = ((1.0 - clean) / clean).sqrt()
+    scheduler.timesteps = torch.tensor(grid)
+    scheduler.sigmas = torch.cat([levels, torch.zeros(1)]).float()
+    scheduler.num_inference_steps = steps
 
 
 def make_scheduler(name: str, *, prediction_type: str = "epsilon") -> Any:
@@ -48,8 +72,10 @@ def make_scheduler(name: str, *, prediction_type: str = "epsilon") -> Any:
     if name == "unipc":
         return UniPCMultistepScheduler(**common, solver_order=2, timestep_spacing="trailing")
     if name == "ddim":
-        return DDIMScheduler(
-            **common, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"
+        # DDIM is DPM-Solver++ of order 1; diffusers' own DDIM leaves the trailing grid where
+        # 1000 does not divide by the steps, and noise in the result.
+        return DPMSolverMultistepScheduler(
+            **common, algorithm_type="dpmsolver++", solver_order=1, timestep_spacing="trailing"
         )
     if name == "ddim-released":
         return DDIMScheduler(

@@ -37,6 +37,12 @@ _PICTURE_SIGNATURES = {
     b"GIF8": "GIF",
 }
 _SMALLEST_SIDE = 2
+# LibRaw's flip: half a turn, a quarter to the left, a quarter to the right.
+_TURNS = {
+    3: Image.Transpose.ROTATE_180,
+    5: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
+}
 _SINGULAR = 1e-6
 
 
@@ -253,6 +259,8 @@ def load_embedded_preview(path: str | Path, *, max_side: int) -> Image.Image | N
                 picture = ImageOps.exif_transpose(Image.open(io.BytesIO(bytes(stored.data))))
             else:
                 picture = Image.fromarray(np.asarray(stored.data))
+                turn = _TURNS.get(int(raw.sizes.flip))
+                picture = picture if turn is None else picture.transpose(turn)
             picture.thumbnail((max_side, max_side))
         except (OSError, ValueError, TypeError):
             return None

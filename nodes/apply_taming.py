@@ -21,8 +21,8 @@ class ApplyTaming(io.ComfyNode):
         return schema(
             "LDMSID_ApplyTaming",
             "Apply taming",
-            description="Steers a Stable Diffusion MODEL by the bands of a RAW. Any sampler, LoRA, "
-            "ControlNet or tiling node works with the result.",
+            description="Steers a Stable Diffusion MODEL by the bands of a RAW. Any sampler works "
+            "with the result, and so do LoRA, ControlNet and TiledDiffusion.",
             search_aliases=["taming", "sft", "adapter", "condition", "ldm-sid", "low light"],
             inputs=[
                 field_input(io.Model, "model", tooltip="What the taming was trained with."),

@@ -8,8 +8,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from .images import from_comfy
-from .save_image import describe
-from .saving import save_pictures
+from .saving import describe, save_pictures
 from .schema import field_input, schema
 
 

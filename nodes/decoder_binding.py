@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ldmsid_core.errors import LdmSidError, ShapeError
+from ..ldmsid_core.errors import LdmSidError, NonFiniteError, ShapeError
 from ..ldmsid_core.pipeline import RawBands, finish_image
 from ..ldmsid_core.taming.fusion import DecoderTaming
 from ..ldmsid_core.taming.sites import DECODER_SITES, DecoderSite
@@ -64,7 +64,7 @@ def _precise(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> T
 @contextmanager
 def hooked_decoder(
     vae_model: nn.Module,
-    taming: DecoderTaming,
+    taming: DecoderTaming | None,
     bands: SubBands,
     *,
     strength: float,
@@ -74,15 +74,16 @@ def hooked_decoder(
 
     Args:
         vae_model: The host's `first_stage_model`.
-        taming: Modules of the same widths.
+        taming: Modules of the same widths; None decodes plainly.
         bands: Of the latent that is decoded.
         strength: 1 tames fully.
         fused: Called after each fusion; may raise to stop.
     """
     handles = []
     try:
-        for site in DECODER_SITES if strength != 0.0 else ():
+        for site in DECODER_SITES if taming is not None else ():
             block = vae_model.get_submodule(site.original_path)
+            assert taming is not None
             hook = _hook(taming, site, bands, strength, fused)
             handles.append(block.register_forward_pre_hook(hook))
         last = vae_model.get_submodule("decoder.conv_out")
@@ -113,6 +114,11 @@ def _check_latent(latent: dict[str, Any], bands: RawBands, split: SubBands) -> N
             f"bands of {file_name}, found {tuple(samples.shape)}; decode the latent that was "
             "sampled with these bands, without scaling it."
         )
+    if not samples.isfinite().all():
+        raise NonFiniteError(
+            f"Expected a finite latent for {file_name}, found NaN or infinity: the sampler's model "
+            "overflowed; start ComfyUI with --bf16-unet or --fp32-unet, and check the weights."
+        )
     made_for = latent.get(KEY)
     if made_for is not None and made_for != bands.identity:
         raise ShapeError(
@@ -141,7 +147,9 @@ def decode_tamed(
         ShapeError: If latent and bands do not fit.
         LdmSidError: If memory does not suffice.
     """
-    check_vae(vae, taming)
+    vae.throw_exception_if_invalid()
+    if strength != 0.0:
+        check_vae(vae, taming)
     split = bands.for_recipe(taming.header.input_recipe)
     _check_latent(latent, bands, split)
     samples = latent["samples"]
@@ -158,9 +166,10 @@ def decode_tamed(
     # Outside the except block: the exception would keep the tensors alive.
     mm.soft_empty_cache()
     height, width = (8 * side for side in samples.shape[-2:])
+    smaller = "" if vae.vae_dtype != torch.float32 else "start ComfyUI with --bf16-vae, "
     raise LdmSidError(
         f"Not enough memory to decode {bands.raw.file_name} at {width}x{height} ({message}); close "
-        "other programs, start ComfyUI with --bf16-vae, or use a smaller frame."
+        f"other programs, {smaller}or use a smaller frame."
     )
 
 
@@ -168,13 +177,16 @@ def _decode_each(
     vae: Any, taming: TamingModel, split: SubBands, samples: Tensor, strength: float
 ) -> list[Tensor]:
     """One picture after the other, `(1, 3, 8h, 8w)` model range each, on the CPU."""
-    patcher = taming.need_decoder()
-    one = samples[:1].shape
-    element = torch.empty(0, dtype=vae.vae_dtype).element_size()
-    needed = vae.memory_used_decode(one, vae.vae_dtype)
-    needed += working_bytes(one, patcher.model.config.widths, element)
-    mm.load_models_gpu([vae.patcher, patcher], memory_required=needed)
-    progress = comfy.utils.ProgressBar((len(DECODER_SITES) + 1) * len(samples))
+    one, sites = samples[:1].shape, DECODER_SITES if strength != 0.0 else ()
+    needed, patchers, net = vae.memory_used_decode(one, vae.vae_dtype), [vae.patcher], None
+    if sites:
+        patcher = taming.need_decoder()
+        element = torch.empty(0, dtype=vae.vae_dtype).element_size()
+        needed += working_bytes(one, patcher.model.config.widths, element)
+        patchers.append(patcher)
+        net = patcher.model
+    mm.load_models_gpu(patchers, memory_required=needed)
+    progress = comfy.utils.ProgressBar((len(sites) + 1) * len(samples))
 
     def step() -> None:
         mm.throw_exception_if_processing_interrupted()
@@ -183,13 +195,18 @@ def _decode_each(
     pictures = []
     for index, sample in enumerate(samples):
         part = _bands_of(split, index)
-        with hooked_decoder(
-            vae.first_stage_model, patcher.model, part, strength=strength, fused=step
-        ):
-            decoded = vae.first_stage_model.decode(sample[None].to(vae.device, vae.vae_dtype))
+        with hooked_decoder(vae.first_stage_model, net, part, strength=strength, fused=step):
+            decoded = vae.first_stage_model.decode(_placed(sample[None], vae))
         pictures.append(decoded.float().cpu())
         step()
     return pictures
+
+
+def _placed(latent: Tensor, vae: Any) -> Tensor:
+    """The latent where and as the VAE wants it; on a CPU channels-last, a tenth faster there."""
+    ready = latent.to(vae.device, vae.vae_dtype)
+    layout = torch.channels_last if ready.device.type == "cpu" else torch.contiguous_format
+    return ready.contiguous(memory_format=layout)
 
 
 def _bands_of(split: SubBands, index: int) -> SubBands:

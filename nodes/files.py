@@ -25,11 +25,45 @@ def register_model_folder() -> None:
     folder_paths.folder_names_and_paths[_MODEL_FOLDER] = (paths, set(endings) | _TAMING_ENDINGS)
 
 
+class RawList:
+    """RAW files under a folder, walked again only when one of its folders has changed."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._root = ""
+        self._folders: dict[str, float] = {}
+        self._raws: list[str] = []
+
+    def names(self, root: str) -> list[str]:
+        """Names relative to `root`, with `/`; links that leave ComfyUI's folders are left out."""
+        if root != self._root or not self._folders or self._has_changed():
+            files, folders = folder_paths.recursive_search(root)
+            roots, inside = _allowed_roots(), {}
+            self._raws = []
+            for name in sorted(f for f in files if f.lower().endswith(RAW_EXTENSIONS)):
+                path = os.path.join(root, name)
+                place = path if os.path.islink(path) else os.path.dirname(path)
+                if place not in inside:
+                    real = os.path.realpath(place)
+                    inside[place] = any(_is_inside(real, allowed) for allowed in roots)
+                if inside[place]:
+                    self._raws.append(name.replace(os.sep, "/"))
+            self._root, self._folders = root, dict(folders)
+        return list(self._raws)
+
+    def _has_changed(self) -> bool:
+        try:
+            return any(os.path.getmtime(f) != when for f, when in self._folders.items())
+        except OSError:
+            return True
+
+
+_RAW_LIST = RawList()
+
+
 def raw_choices() -> list[str]:
     """RAW files under the input folder with their subfolders, then the packaged sample."""
-    files, _ = folder_paths.recursive_search(folder_paths.get_input_directory())
-    raws = sorted(f.replace(os.sep, "/") for f in files if f.lower().endswith(RAW_EXTENSIONS))
-    return [*raws, SAMPLE_CHOICE]
+    return [*_RAW_LIST.names(folder_paths.get_input_directory()), SAMPLE_CHOICE]
 
 
 def _allowed_roots() -> list[str]:

@@ -79,7 +79,6 @@ def check_vae(vae: Any, taming: TamingModel) -> None:
     Raises:
         HostMismatchError: If its decoder has other stages or widths.
     """
-    vae.throw_exception_if_invalid()
     model = vae.first_stage_model
     for site, width in zip(DECODER_SITES, taming.need_decoder().model.config.widths, strict=True):
         try:

@@ -49,8 +49,10 @@ class LoadRaw(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, raw_file: str) -> bool | str:
-        """Whether the file is there, before anything runs."""
+    def validate_inputs(cls, raw_file: str | None) -> bool | str:
+        """Whether the file is there, before anything runs; a wired name is not known yet."""
+        if raw_file is None:
+            return True
         try:
             resolve_raw(raw_file)
         except UnsupportedRawError as error:

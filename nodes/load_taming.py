@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from ..ldmsid_core.errors import CheckpointError
-from .files import EMBEDDED_CHOICE, fingerprint, resolve_taming, taming_choices
+from .files import fingerprint, resolve_taming, taming_choices
 from .schema import TAMING, field_input, schema
 from .taming_model import load_taming_model
 
@@ -40,8 +40,10 @@ class LoadTaming(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, taming_file: str) -> bool | str:
-        """Whether the file is there, before anything runs."""
+    def validate_inputs(cls, taming_file: str | None) -> bool | str:
+        """Whether the file is there, before anything runs; a wired name is not known yet."""
+        if taming_file is None:
+            return True
         try:
             resolve_taming(taming_file)
         except CheckpointError as error:
@@ -54,6 +56,6 @@ class LoadTaming(io.ComfyNode):
         return fingerprint(resolve_taming(taming_file))
 
     @classmethod
-    def execute(cls, taming_file: str = EMBEDDED_CHOICE) -> Any:
+    def execute(cls, taming_file: str) -> Any:
         """Read the file."""
         return io.NodeOutput(load_taming_model(resolve_taming(taming_file)))

@@ -7,25 +7,12 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..ldmsid_core.output.settings import OutputInfo
-from ..ldmsid_core.raw.packed_raw import PackedRaw, RawMetadata
+from ..ldmsid_core.raw.packed_raw import PackedRaw
 from .images import from_comfy
-from .saving import graph_texts, save_pictures
+from .saving import describe, graph_texts, save_pictures
 from .schema import RAW, choice_of, field_input, schema
 
 FORMATS = {"PNG 8 bit": "png", "PNG 16 bit": "png16", "TIFF 16 bit": "tiff16"}
-
-
-def describe(raw: PackedRaw | None, texts: dict[str, str]) -> OutputInfo:
-    """What a result says about itself; the place where it was taken is never kept."""
-    if raw is None:
-        return OutputInfo(RawMetadata(), {}, texts=texts)
-    settings = {
-        "raw": raw.file_name,
-        "exposure_ratio": raw.exposure_ratio,
-        "white_balance": list(raw.white_balance),
-    }
-    return OutputInfo(raw.metadata, settings, texts=texts)
 
 
 class SaveImage(io.ComfyNode):

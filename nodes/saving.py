@@ -14,6 +14,7 @@ from torch import Tensor
 from ..ldmsid_core.errors import OutputError
 from ..ldmsid_core.output.settings import OutputInfo
 from ..ldmsid_core.output.writers import suffix_of, write_image
+from ..ldmsid_core.raw.packed_raw import PackedRaw, RawMetadata
 
 
 def graph_texts(hidden: Any) -> dict[str, str]:
@@ -27,6 +28,18 @@ def graph_texts(hidden: Any) -> dict[str, str]:
     texts = {} if hidden.prompt is None else {"prompt": json.dumps(hidden.prompt)}
     extra = hidden.extra_pnginfo or {}
     return {**texts, **{name: json.dumps(value) for name, value in extra.items()}}
+
+
+def describe(raw: PackedRaw | None, texts: dict[str, str]) -> OutputInfo:
+    """What a result says about itself; the place where it was taken is never kept."""
+    if raw is None:
+        return OutputInfo(RawMetadata(), {}, texts=texts)
+    settings = {
+        "raw": raw.file_name,
+        "exposure_ratio": raw.exposure_ratio,
+        "white_balance": list(raw.white_balance),
+    }
+    return OutputInfo(raw.metadata, settings, texts=texts)
 
 
 def _place(prefix: str, folder: str, width: int, height: int) -> tuple[str, str, int, str]:

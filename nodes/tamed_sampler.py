@@ -11,6 +11,7 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
+from ..ldmsid_core.errors import NonFiniteError
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.sampling_grid import DEFAULT_STEPS, initial_noise, trailing_timesteps
 from .schema import BANDS, TAMING, choice_of, field_input, schema
@@ -79,8 +80,8 @@ class TamedSampler(io.ComfyNode):
         return schema(
             "LDMSID_TamedSampler",
             "Tamed sampler",
-            description="Generates the photograph's content from the RAW's coarse band. Same file, "
-            "seed and settings give the same picture as on the command line.",
+            description="Generates the photograph's content from the RAW's coarse band. With "
+            "dpmpp_2m and trailing, a seed gives the same picture as on the command line.",
             search_aliases=["ksampler", "sampler", "see in the dark", "enhance", "ldm-sid"],
             inputs=[
                 field_input(io.Model, "model", tooltip="What the taming was trained with."),
@@ -127,4 +128,9 @@ class TamedSampler(io.ComfyNode):
             seed=seed, sampler=sampler_name, sigmas=sigmas,
         )  # fmt: skip
         samples = samples.to(latent["samples"].device, torch.float32)
+        if not samples.isfinite().all():
+            raise NonFiniteError(
+                f"The tamed model returned NaN or infinity for {bands.raw.file_name}; start "
+                "ComfyUI with --bf16-unet or --fp32-unet, and check that the weights are whole."
+            )
         return io.NodeOutput({**latent, "samples": samples})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..ldmsid_core.raw.develop import develop_amplified
 from ..ldmsid_core.raw.exposure import auto_exposure_ratio
 from ..ldmsid_core.raw.loader import load_embedded_preview, load_raw
 from ..ldmsid_core.raw.packed_raw import apply_orientation
-from .files import resolve_raw
+from .files import fingerprint, resolve_raw
 
 ROUTE = "/ldmsid/thumbnail"
 _MAX_SIDE = 512
@@ -39,18 +40,25 @@ def thumbnail(path: Path) -> Image.Image:
     return picture
 
 
-def _jpeg(name: str) -> bytes:
+@lru_cache(maxsize=64)
+def _jpeg(path: Path, _fingerprint: str) -> bytes:
     stream = io.BytesIO()
-    thumbnail(resolve_raw(name)).save(stream, "JPEG", quality=85)
+    thumbnail(path).save(stream, "JPEG", quality=85)
     return stream.getvalue()
+
+
+def _small_picture(name: str) -> bytes:
+    """The JPEG of a choice, made once for each state of the file."""
+    path = resolve_raw(name)
+    return _jpeg(path, fingerprint(path))
 
 
 async def serve_thumbnail(request: web.Request) -> web.Response:
     """A JPEG, or 422 with the reason in words."""
     name = request.rel_url.query.get("file", "")
     try:
-        body = await asyncio.get_running_loop().run_in_executor(None, _jpeg, name)
-    except LdmSidError as error:
+        body = await asyncio.get_running_loop().run_in_executor(None, _small_picture, name)
+    except (LdmSidError, OSError) as error:
         return web.Response(status=422, text=str(error))
     return web.Response(body=body, content_type="image/jpeg")
 

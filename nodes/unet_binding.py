@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.conds
+import comfy.model_management
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -28,6 +29,17 @@ from .taming_model import TamingModel
 KEY = "ldmsid"
 _CONDITION = "ldmsid_structure"
 _FINER = 2
+_WRAPPERS = (
+    WrappersMP.DIFFUSION_MODEL,
+    WrappersMP.SAMPLER_SAMPLE,
+    WrappersMP.PREPARE_SAMPLING,
+    WrappersMP.OUTER_SAMPLE,
+)
+# Tensors alive at once at the latent's own size, and values a latent pixel in the host's estimate
+# for Stable Diffusion (0.01 MiB for each byte of the dtype).
+_ENCODER_TENSORS = 8
+_SFT_TENSORS = 5
+_HOST_VALUES = 0.01 * 1024 * 1024
 
 
 class StructureCondition(comfy.conds.CONDRegular):
@@ -87,6 +99,13 @@ class UNetBinding:
 
     def _hook(self, site: UNetSite, structure: list[Tensor]) -> Callable[..., Tensor]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            expected = tuple(structure[site.level].shape[-2:])
+            if tuple(output.shape[-2:]) != expected:
+                raise ShapeError(
+                    f"Expected features of {expected} at {site.original_path} of the UNet, found "
+                    f"{tuple(output.shape[-2:])}: a node on the MODEL resizes features inside the "
+                    "UNet, as Deep Shrink does; leave it out of a tamed model."
+                )
             return self.net.modulate(site, output, structure, self.strength)
 
         return hook
@@ -115,11 +134,36 @@ def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[
     return found if isinstance(found, dict) else {}
 
 
-def _without_ours(extra_conds: Any) -> Any:
-    """What `extra_conds` was before an earlier binding of ours."""
-    while hasattr(extra_conds, "ldmsid_previous"):
-        extra_conds = extra_conds.ldmsid_previous
-    return extra_conds
+def _carry(folded: Tensor) -> Callable[..., Any]:
+    """A wrapper that puts the condition beside every prompt of one sampling run.
+
+    The prompts are copies of this run's own, so nothing stays on the model or in the graph.
+    """
+
+    def carry(executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
+        condition = StructureCondition(folded.to(sigmas.device))
+        for prompts in guider.conds.values():
+            for prompt in prompts:
+                prompt["model_conds"] = {**prompt["model_conds"], _CONDITION: condition}
+        return executor(guider, sigmas, *args, **kwargs)
+
+    return carry
+
+
+def _reserve(net: UNetTaming) -> Callable[..., Any]:
+    """A wrapper that makes the host reserve memory for the taming activations as well.
+
+    The host counts the weights of additional models, not what they compute. Its own estimate is
+    proportional to rows, so a share of a row stands for our part.
+    """
+    config = net.config
+    values = _ENCODER_TENSORS * config.encoder.width + _SFT_TENSORS * config.widths[0]
+    share = 1.0 + values / _HOST_VALUES
+
+    def reserve(executor: Any, model: Any, shape: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(model, [shape[0] * share, *shape[1:]], *args, **kwargs)
+
+    return reserve
 
 
 def _size_check(size: tuple[int, int], file_name: str) -> Callable[..., Any]:
@@ -177,6 +221,13 @@ def bind_unet(
     structure_input = bands.for_recipe(taming.header.input_recipe).structure_input
     folded = functional.pixel_shuffle(structure_input, _FINER)
     patcher = taming.need_unet()
+    bound = model.clone()
+    for kind in _WRAPPERS:
+        bound.remove_wrappers_with_key(kind, KEY)
+    latent = empty_latent(structure_input, bands.identity)
+    if strength == 0.0:
+        bound.set_additional_models(KEY, [])
+        return bound, latent
     sampling = model.get_model_object("model_sampling")
     binding = UNetBinding(
         patcher.model,
@@ -184,23 +235,12 @@ def bind_unet(
         float(sampling.percent_to_sigma(start_percent)),
         float(sampling.percent_to_sigma(end_percent)),
     )
-    previous = _without_ours(model.get_model_object("extra_conds"))
-
-    def extra_conds(**kwargs: Any) -> dict[str, Any]:
-        found: dict[str, Any] = previous(**kwargs)
-        found[_CONDITION] = StructureCondition(folded.to(kwargs["device"]))
-        return found
-
-    extra_conds.ldmsid_previous = previous  # type: ignore[attr-defined]
-    bound = model.clone()
     bound.set_additional_models(KEY, [patcher])
-    bound.add_object_patch("extra_conds", extra_conds)
     size = (structure_input.shape[-2], structure_input.shape[-1])
-    wrappers = {
-        WrappersMP.DIFFUSION_MODEL: binding.call,
-        WrappersMP.OUTER_SAMPLE: _size_check(size, bands.raw.file_name),
-    }
-    for kind, wrapper in wrappers.items():
-        bound.remove_wrappers_with_key(kind, KEY)
+    wrappers = (
+        binding.call, _carry(folded), _reserve(patcher.model),
+        _size_check(size, bands.raw.file_name),
+    )  # fmt: skip
+    for kind, wrapper in zip(_WRAPPERS, wrappers, strict=True):
         bound.add_wrapper_with_key(kind, KEY, wrapper)
-    return bound, empty_latent(structure_input, bands.identity)
+    return bound, latent

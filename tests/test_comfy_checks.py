@@ -27,7 +27,7 @@ from ldmsid_core.wavelet import SubBands
 
 pytestmark = pytest.mark.comfy
 CHECKS = Path(__file__).parent / "comfy_checks"
-MODULES = ("checks_memory", "checks_files", "checks_binding", "checks_decode")
+MODULES = ("checks_memory", "checks_files", "checks_binding", "checks_packs", "checks_decode")
 HOSTS = find_hosts()
 
 

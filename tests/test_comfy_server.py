@@ -172,10 +172,11 @@ def test_bad_files_are_one_clear_message(server: ComfyServer) -> None:
     broken = changed("split_bands_explained", "LDMSID_LoadRaw", raw_file="broken.nef")
     message = error_of(server.wait(server.queue(broken)))
     assert message.startswith("LDMSID_LoadRaw") and "broken.nef" in message
-    for name in ("gone.nef", "../../../etc/passwd"):
+    secret = write_secret(server)
+    for name, why in (("gone.nef", "not in"), ("../secret.dng", "outside"), (secret, "outside")):
         missing = changed("split_bands_explained", "LDMSID_LoadRaw", raw_file=name)
         code, text = server.refused("/prompt", {"prompt": missing})
-        assert code == 400 and name in text
+        assert code == 400 and name in text and why in text
     assert server.get("/system_stats")["system"]
 
 
@@ -199,23 +200,31 @@ def test_upload_and_its_limit(server: ComfyServer) -> None:
     assert code == 413
 
 
-@pytest.mark.parametrize("name", ["../../secret.ARW", "gone.ARW", ""])
-def test_thumbnails_stay_in_the_folders(server: ComfyServer, name: str) -> None:
-    code, text = refused_thumbnail(server, name)
-    assert code == 422 and ("Expected" in text)
+def write_secret(server: ComfyServer) -> str:
+    """A whole RAW beside the input folder, which no name may reach."""
+    write_test_dng(server.base / "secret.dng", height=128, width=128, overwrite=True)
+    return str(server.base / "secret.dng")
 
 
-def refused_thumbnail(server: ComfyServer, name: str) -> tuple[int, str]:
-    return server.refused(f"/ldmsid/thumbnail?file={quote(name)}", None)
+def test_thumbnails_stay_in_the_folders(server: ComfyServer) -> None:
+    absolute = write_secret(server)
+    link = server.base / "input" / "link.dng"
+    link.unlink(missing_ok=True)
+    link.symlink_to(absolute)
+    for name in ("../secret.dng", absolute, "link.dng", "../secret.dng [output]"):
+        code, text = server.refused(f"/ldmsid/thumbnail?file={quote(name)}", None)
+        assert code == 422 and "outside" in text, name
+    for name in ("gone.ARW", ""):
+        assert server.refused(f"/ldmsid/thumbnail?file={quote(name)}", None)[0] == 422
 
 
 def test_interrupt_then_the_next_run_is_right(server: ComfyServer, enhanced: Path) -> None:
     long_run = changed("enhance_raw", "LDMSID_TamedSampler", steps=1000, seed=1)
     queued = server.queue(long_run)
-    end = time.monotonic() + 60
-    while not server.get("/queue")["queue_running"] and time.monotonic() < end:
-        time.sleep(0.1)
-    time.sleep(4.0)  # into the sampler: the model is loaded already
+    end = time.monotonic() + 120
+    while "/1000 [" not in server.log.read_text(errors="replace"):  # the sampler's own progress
+        assert time.monotonic() < end, "the sampler did not start"
+        time.sleep(0.2)
     started = time.monotonic()
     server.request("/interrupt", {})
     ended = server.wait(queued, timeout_s=30)

@@ -127,8 +127,8 @@ both files are there**:
 | [{SD21}]({SD21_URL}) | `models/checkpoints` |
 | `{TAMING}` | `models/ldmsid` |
 
-The second one must be a taming file **for Stable Diffusion 2.1 base**. The weights that the \
-method's authors released have to be converted into that form first; the pack's README says how.
+The second one must be a taming file **for Stable Diffusion 2.1 base**. None comes with the pack, \
+and it has no converter for the weights that the method's authors released yet.
 
 Then press **R**, so that ComfyUI sees the new files, and **Run**.""",
                     210,

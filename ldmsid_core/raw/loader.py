@@ -262,6 +262,6 @@ def load_embedded_preview(path: str | Path, *, max_side: int) -> Image.Image | N
                 turn = _TURNS.get(int(raw.sizes.flip))
                 picture = picture if turn is None else picture.transpose(turn)
             picture.thumbnail((max_side, max_side))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, Image.DecompressionBombError):
             return None
         return picture.convert("RGB")

@@ -80,16 +80,14 @@ def check_every_input_has_a_tooltip_and_every_output_a_name(pack: Pack) -> None:
             assert part.tooltip and len(part.tooltip) > 5, (node_id, part.id)
 
 
-def check_schemas_need_no_newer_keywords(pack: Pack) -> None:
+def check_only_newer_keywords_may_be_dropped(pack: Pack) -> None:
+    from comfy_api.v0_0_2 import io
+
     part = pack.part("nodes.schema")
-    known = part.known_schema_fields()
-    old = known - {"search_aliases", "essentials_category", "is_dev_only", "price_badge"}
-    part.known_schema_fields, kept = (lambda: old), part.known_schema_fields
-    try:
-        for node in pack.nodes.values():
-            assert node.define_schema().node_id in IDS
-    finally:
-        part.known_schema_fields = kept
+    raises("TypeError", lambda: part.field_input(io.Float, "x", tooltip="t", defualt=1.0))
+    raises("TypeError", lambda: part.schema("X", "x", search_alias=["y"]))
+    assert part.schema("X", "x", search_aliases=["y"]).node_id == "X"
+    assert part.field_input(io.Float, "x", tooltip="t", advanced=True).id == "x"
 
 
 def check_raw_list(pack: Pack) -> None:
@@ -112,6 +110,13 @@ def check_paths_outside_are_refused(pack: Pack) -> None:
     link = folder("input") / "link.dng"
     link.unlink(missing_ok=True)
     link.symlink_to(outside)
+    away = folder("input").parent / "archive"
+    away.mkdir(exist_ok=True)
+    shutil.copyfile(outside, away / "b.dng")
+    (folder("input") / "linked").unlink(missing_ok=True)
+    (folder("input") / "linked").symlink_to(away, target_is_directory=True)
+    listed = pack.part("nodes.files").raw_choices()
+    assert not {"link.dng", "linked/b.dng"} & set(listed), "the list offers what is refused"
     for name in ("../secret.dng", str(outside), "link.dng", "../../x.ARW [output]"):
         message = node.validate_inputs(raw_file=name)
         assert isinstance(message, str) and name in message and "outside" in message, message
@@ -119,7 +124,9 @@ def check_paths_outside_are_refused(pack: Pack) -> None:
             "UnsupportedRawError", lambda n=name: pack.run("LDMSID_LoadRaw", raw_file=n), "outside"
         )
     link.unlink()
+    (folder("input") / "linked").unlink()
     assert node.validate_inputs(raw_file=SAMPLE) is True
+    assert node.validate_inputs(raw_file=None) is True, "a wired name is not known yet"
 
 
 def check_files_that_are_no_raw(pack: Pack) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -78,6 +80,28 @@ def sample(pack: Pack, s: Scene, **changes: Scene) -> Any:
     fixed = {"model": s.model, "taming": s.taming, "bands": s.bands}
     (latent,) = pack.run("LDMSID_TamedSampler", **(fixed | inputs))
     return latent
+
+
+@contextmanager
+def seen_by_encoder(s: Scene) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Records what the structure encoder is given, call by call."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    encoder = s.taming.unet.model.structure_encoder
+
+    def hook(_module: Any, inputs: Scene) -> None:
+        seen.append((inputs[0].clone(), inputs[1].clone()))
+
+    handle = encoder.register_forward_pre_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def structure_of(s: Scene) -> torch.Tensor:
+    """The level-3 low band of the scene."""
+    found: torch.Tensor = s.bands.for_recipe(s.taming.header.input_recipe).structure_input
+    return found
 
 
 def hook_count(module: torch.nn.Module) -> int:

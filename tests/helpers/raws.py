@@ -55,9 +55,16 @@ def tile_black(cfa: CfaPattern) -> tuple[int, int, int, int]:
 
 
 def write_test_dng(
-    path: Path, *, cfa: CfaPattern = "RGGB", height: int = 48, width: int = 64, **header: Any
+    path: Path,
+    *,
+    cfa: CfaPattern = "RGGB",
+    height: int = 48,
+    width: int = 64,
+    overwrite: bool = False,
+    **header: Any,
 ) -> NDArray[np.uint16]:
     """Write a DNG with a black level per plane; returns its mosaic."""
     mosaic = random_mosaic(height, width)
-    write_dng(path, mosaic, DngHeader(cfa=cfa, black_level=tile_black(cfa), **header))
+    values = DngHeader(cfa=cfa, black_level=tile_black(cfa), **header)
+    write_dng(path, mosaic, values, overwrite=overwrite)
     return mosaic

@@ -21,9 +21,10 @@ export async function uploadToInput(file) {
   return subfolder ? `${subfolder}/${name}` : name;
 }
 
-/** Address of a saved or temporary picture that a node reported. */
+/** Address of a picture that a node reported; never the same twice, since temp names recur. */
 export function pictureUrl({ filename, subfolder, type }) {
-  return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+  const query = new URLSearchParams({ filename, subfolder, type, rand: Math.random() });
+  return api.apiURL(`/view?${query}`);
 }
 
 /** Address of the small picture of a RAW file; changes with every call, so nothing stale shows. */

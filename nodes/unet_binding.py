@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ldmsid_core.errors import HostMismatchError, ShapeError
+from ..ldmsid_core.errors import ConfigError, ShapeError
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.taming.sites import UNetSite
 from ..ldmsid_core.taming.unet_taming import UNetTaming
@@ -29,6 +29,7 @@ from .taming_model import TamingModel
 KEY = "ldmsid"
 _CONDITION = "ldmsid_structure"
 _FINER = 2
+_ANY_SIGMA = 1e6
 _WRAPPERS = (
     WrappersMP.DIFFUSION_MODEL,
     WrappersMP.SAMPLER_SAMPLE,
@@ -77,11 +78,9 @@ class UNetBinding:
 
     def is_active(self, transformer_options: dict[str, Any]) -> bool:
         """Whether this call lies in the chosen part of sampling."""
-        if self.strength == 0.0:
-            return False
         sigmas = transformer_options.get("sigmas")
-        if sigmas is None:
-            return True
+        if sigmas is None or (self.end_sigma <= 0.0 and self.start_sigma > _ANY_SIGMA):
+            return True  # without asking the device for a number
         return self.end_sigma < float(sigmas[0]) <= self.start_sigma
 
     @contextmanager
@@ -113,9 +112,13 @@ class UNetBinding:
     def call(self, executor: Any, x: Tensor, timesteps: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The wrapper around the UNet's forward pass."""
         folded = kwargs.pop(_CONDITION, None)
-        options = _transformer_options(args, kwargs)
-        if folded is None or not self.is_active(options):
+        if not self.is_active(_transformer_options(args, kwargs)):
             return executor(x, timesteps, *args, **kwargs)
+        if folded is None:
+            raise ShapeError(
+                "Expected the bands beside every prompt, found a sampler that leaves them out; use "
+                "Tamed sampler, or a sampler node that works through ComfyUI's guiders."
+            )
         structure_input = functional.pixel_unshuffle(folded, _FINER).to(x.dtype)
         if structure_input.shape[-2:] != x.shape[-2:]:
             raise ShapeError(
@@ -209,12 +212,12 @@ def bind_unet(
         end_percent: Where it ends, above the start.
 
     Raises:
-        HostMismatchError: If the two do not fit, or the start is not before the end.
-        ConfigError: If the file's ratio is out of range.
+        HostMismatchError: If the two do not fit.
+        ConfigError: If the start is not before the end, or the file's ratio is out of range.
     """
     check_model(model, taming)
     if not 0.0 <= start_percent < end_percent <= 1.0:
-        raise HostMismatchError(
+        raise ConfigError(
             f"Expected start percent below end percent, found {start_percent:g} and "
             f"{end_percent:g}; 0 and 1 tame from the first step to the last."
         )

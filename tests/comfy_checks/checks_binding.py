@@ -163,7 +163,7 @@ def check_strength_and_range(pack: Pack) -> None:
         calls.append([float(t[0]) for _, t in seen])
     assert 0 < len(calls[0]) < 8 and len(calls[0]) + len(calls[1]) == 8
     assert min(calls[0]) > max(calls[1])
-    raises("HostMismatchError", lambda: apply(pack, s, start_percent=0.6, end_percent=0.6), "0.6")
+    raises("ConfigError", lambda: apply(pack, s, start_percent=0.6, end_percent=0.6), "0.6")
 
 
 def check_exceptions_leave_no_hooks(pack: Pack) -> None:

@@ -1,4 +1,4 @@
-"""Taming beside what else people put on a MODEL: ControlNet, Deep Shrink, TiledDiffusion."""
+"""Taming beside what else there is: every sampler, ControlNet, Deep Shrink, TiledDiffusion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from typing import Any
 
 import torch
 from runner import Pack
-from scene import apply, hook_count, ksample, raises, scene, seen_by_encoder
+from scene import apply, cut, hook_count, ksample, raises, sample, scene, seen_by_encoder
+
+
+def check_every_sampler_of_the_host_runs(pack: Pack) -> None:
+    import comfy.samplers
+
+    s = scene(pack)
+    bands, _, _ = pack.run("LDMSID_SplitBands", raw=cut(s.raw, 64, 64))
+    small = s._replace(bands=bands)
+    for name in comfy.samplers.KSampler.SAMPLERS:
+        found = sample(pack, small, sampler_name=name, steps=3, bands=bands)["samples"]
+        assert found.isfinite().all() and found.shape == (1, 4, 8, 8), name
 
 
 def small_controlnet(model: Any) -> Any:
@@ -69,7 +80,6 @@ def check_tiled_diffusion_in_both_orders(pack: Pack) -> None:
     from dataclasses import replace
 
     from runner import CheckSkippedError, load_pack
-    from scene import cut
 
     folder = pack.settings.get("tiled_diffusion")
     if not folder:

@@ -64,7 +64,7 @@ def ksample(
     return samples.clone()
 
 
-def decode(pack: Pack, s: Scene, latent: Any, **changes: Scene) -> torch.Tensor:
+def decode(pack: Pack, s: Scene, latent: Any, **changes: Any) -> torch.Tensor:
     """`Tamed decode` with its defaults."""
     inputs = {"vae": s.vae, "taming": s.taming, "bands": s.bands, "strength": 1.0} | changes
     (image,) = pack.run("LDMSID_TamedDecode", latent=latent, **inputs)
@@ -72,7 +72,7 @@ def decode(pack: Pack, s: Scene, latent: Any, **changes: Scene) -> torch.Tensor:
     return found
 
 
-def sample(pack: Pack, s: Scene, **changes: Scene) -> Any:
+def sample(pack: Pack, s: Scene, **changes: Any) -> Any:
     """`Tamed sampler` with its defaults, few steps."""
     inputs: dict[str, Any] = {
         "seed": 7, "steps": 4, "sampler_name": "dpmpp_2m", "scheduler": "trailing", "strength": 1.0,

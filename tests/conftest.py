@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.browser import pytest_report_header as describe_frontends
+from helpers.browser import describe_frontends
 from helpers.comfy_hosts import describe_hosts
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
+def pytest_report_header() -> list[str]:
     """Which real hosts and frontends are used."""
-    frontends = describe_frontends(config)
-    lines = [frontends] if isinstance(frontends, str) else list(frontends)
-    return [describe_hosts(), *lines]
+    return [describe_hosts(), *describe_frontends()]
 
 
 @pytest.fixture(autouse=True)

@@ -143,7 +143,7 @@ def missing_reason(version: str | None = None) -> str | None:
     return None
 
 
-def pytest_report_header() -> list[str]:
+def describe_frontends() -> list[str]:
     """Lines for pytest's header: which frontends the browser tests use."""
     lines = []
     for version, host in FRONTENDS.items():

@@ -11,6 +11,7 @@ from scene import (
     apply,
     hook_count,
     ksample,
+    memory_asked,
     raises,
     scene,
     seen_by_encoder,
@@ -253,23 +254,11 @@ def check_dtypes(pack: Pack) -> None:
 
 
 def check_memory_is_reserved_for_taming(pack: Pack) -> None:
-    import comfy.model_management as mm
-
     s = scene(pack)
     bound, latent = apply(pack, s)
-    asked: list[float] = []
-    load = mm.load_models_gpu
-
-    def record(models: Any, memory_required: float = 0, **kwargs: Any) -> Any:
-        asked.append(memory_required)
-        return load(models, memory_required=memory_required, **kwargs)
-
-    mm.load_models_gpu = record
-    try:
+    with memory_asked() as asked:
         for model in (s.model, bound):
             ksample(model, latent, s.conditioning, steps=1)
-    finally:
-        mm.load_models_gpu = load
     assert asked[-1] > 1.05 * asked[0], asked
 
 

@@ -6,7 +6,18 @@ from typing import Any
 
 import torch
 from runner import Pack
-from scene import apply, cut, hook_count, ksample, raises, sample, scene, seen_by_encoder
+from scene import (
+    apply,
+    cut,
+    decode,
+    hook_count,
+    ksample,
+    memory_asked,
+    raises,
+    sample,
+    scene,
+    seen_by_encoder,
+)
 
 
 def check_every_sampler_of_the_host_runs(pack: Pack) -> None:
@@ -18,6 +29,47 @@ def check_every_sampler_of_the_host_runs(pack: Pack) -> None:
     for name in comfy.samplers.KSampler.SAMPLERS:
         found = sample(pack, small, sampler_name=name, steps=3, bands=bands)["samples"]
         assert found.isfinite().all() and found.shape == (1, 4, 8, 8), name
+
+
+def run_node(kind: Any, function: str, *inputs: Any) -> tuple[Any, ...]:
+    """Outputs of one of the host's own nodes, of the old kind or the new."""
+    if hasattr(kind, "define_schema"):
+        return tuple(kind.execute(*inputs).result)
+    return tuple(getattr(kind(), function)(*inputs))
+
+
+def check_the_other_sampler_nodes_work_unchanged(pack: Pack) -> None:
+    from comfy_extras import nodes_custom_sampler as custom
+
+    import nodes
+
+    s = scene(pack)
+    bound, latent = apply(pack, s)
+    expected = ksample(bound, latent, s.conditioning)
+    (advanced,) = nodes.KSamplerAdvanced().sample(
+        bound, "enable", 3, 3, 1.0, "dpmpp_2m", "sgm_uniform", s.conditioning, s.conditioning,
+        latent, 0, 3, "disable",
+    )  # fmt: skip
+    assert torch.equal(advanced["samples"], expected)
+    (noise,) = run_node(custom.RandomNoise, "get_noise", 3)
+    (guider,) = run_node(custom.BasicGuider, "get_guider", bound, s.conditioning)
+    (sampler,) = run_node(custom.KSamplerSelect, "get_sampler", "dpmpp_2m")
+    (sigmas,) = run_node(custom.BasicScheduler, "get_sigmas", bound, "sgm_uniform", 3, 1.0)
+    found = run_node(
+        custom.SamplerCustomAdvanced, "sample", noise, guider, sampler, sigmas, latent
+    )[0]
+    assert torch.equal(found["samples"], expected)
+
+
+def check_decoding_asks_for_the_fusions_memory(pack: Pack) -> None:
+    s = scene(pack)
+    latent = sample(pack, s)
+    with memory_asked() as asked:
+        for strength in (0.0, 1.0):
+            decode(pack, s, latent, strength=strength)
+    own = s.vae.memory_used_decode(latent["samples"].shape, s.vae.vae_dtype)
+    # Eight tensors of 96 channels at half the picture's size, four bytes each.
+    assert asked == [own, own + 8 * 96 * 64 * 96 * 4]
 
 
 def small_controlnet(model: Any) -> Any:
@@ -67,11 +119,7 @@ def check_deep_shrink_is_refused_by_name(pack: Pack) -> None:
     s = scene(pack)
     bound, latent = apply(pack, s)
     inputs = (bound, 3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic")
-    node = PatchModelAddDownscale
-    if hasattr(node, "execute"):
-        shrunk = node.execute(*inputs).result[0]
-    else:
-        (shrunk,) = node().patch(*inputs)
+    (shrunk,) = run_node(PatchModelAddDownscale, "patch", *inputs)
     raises("ShapeError", lambda: ksample(shrunk, latent, s.conditioning), "Deep Shrink")
     assert hook_count(s.model.model) == 0
 

@@ -98,6 +98,25 @@ def seen_by_encoder(s: Scene) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]
         handle.remove()
 
 
+@contextmanager
+def memory_asked() -> Iterator[list[float]]:
+    """Records the memory that models are loaded with, call by call."""
+    import comfy.model_management as mm
+
+    asked: list[float] = []
+    load = mm.load_models_gpu
+
+    def record(models: Any, memory_required: float = 0, **kwargs: Any) -> Any:
+        asked.append(memory_required)
+        return load(models, memory_required=memory_required, **kwargs)
+
+    mm.load_models_gpu = record
+    try:
+        yield asked
+    finally:
+        mm.load_models_gpu = load
+
+
 def structure_of(s: Scene) -> torch.Tensor:
     """The level-3 low band of the scene."""
     found: torch.Tensor = s.bands.for_recipe(s.taming.header.input_recipe).structure_input

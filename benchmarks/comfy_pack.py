@@ -22,9 +22,10 @@ from helpers.comfy_hosts import ROOT, ComfyHost, find_hosts
 
 from ldmsid_core.cli_enhance import EnhanceOptions, enhance_files
 from ldmsid_core.model_files import SAMPLE_RAW
-from ldmsid_core.taming.checkpoint import TamingHeader, save_taming, taming_state
+from ldmsid_core.taming.checkpoint import save_taming, taming_state
 from ldmsid_core.taming.configs import DecoderTamingConfig, UNetTamingConfig
 from ldmsid_core.taming.fusion import DecoderTaming
+from ldmsid_core.taming.header import TamingHeader
 from ldmsid_core.taming.unet_taming import UNetTaming
 
 PAIRS = 9

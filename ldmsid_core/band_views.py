@@ -7,7 +7,7 @@ from torch import Tensor
 from .pipeline import recipe_white_balance
 from .raw.develop import develop_planes
 from .raw.packed_raw import PackedRaw, apply_orientation
-from .taming.checkpoint import InputRecipe
+from .taming.header import InputRecipe
 from .wavelet import LEVELS, SubBands
 
 # A coefficient of half the range of one plane is shown as black or white.

@@ -1,4 +1,4 @@
-"""The `ldmsid` command: enhance, info, synth, train, evaluate."""
+"""The `ldmsid` command: enhance, info, synth, score, train, evaluate, convert, check."""
 
 from __future__ import annotations
 
@@ -6,73 +6,24 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from .errors import LdmSidError
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _one_clear_line(command: _Command) -> _Command:
-    """Turn our errors into one line on stderr and exit code 1, Ctrl-C into 130."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except LdmSidError as error:
-            click.echo(f"ldmsid: {' '.join(str(error).split())}", err=True)
-            sys.exit(1)
-        except ModuleNotFoundError as error:
-            click.echo(
-                f"ldmsid: this command needs the package {error.name}; install it with "
-                "pip install 'ldmsid[train]'.",
-                err=True,
-            )
-            sys.exit(1)
-        except KeyboardInterrupt:
-            click.echo("ldmsid: interrupted; nothing half-written is left.", err=True)
-            sys.exit(130)
-
-    return wrapped  # type: ignore[return-value]
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-_threads_option = click.option(
-    "--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads; default: all."
+from .cli_options import (
+    device_option,
+    dtype_option,
+    json_option,
+    one_clear_line,
+    overwrite_option,
+    quiet_option,
+    seed_option,
+    set_threads,
+    steps_option,
+    threads_option,
 )
-_quiet_option = click.option("--quiet", is_flag=True, help="No progress bars, no chatter.")
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-_overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace results that exist already."
-)
-_seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the noise."
-)
-_device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
-)
-_dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="What to compute in.",
-)
-_steps_option = click.option(
-    "--steps", type=click.IntRange(1, 1000), default=None, help="Sampling steps; default 12."
-)
+from .cli_weights import check, convert
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,15 +49,19 @@ def main(verbose: bool) -> None:
 @click.option("--sampler", default="dpmpp-2m", show_default=True,
               type=click.Choice(["dpmpp-2m", "unipc", "ddim", "ddim-released", "ddpm-released"]),
               help="Solver; the released ones reproduce published numbers.")  # fmt: skip
-@click.option("--host", type=click.Path(path_type=Path), help="Host weights; default: embedded.")
+@click.option(
+    "--host",
+    type=click.Path(path_type=Path),
+    help="Stable Diffusion: file, folder or name; default: embedded.",
+)
 @click.option("--taming", type=click.Path(path_type=Path),
-              help="Taming checkpoint; default: embedded.")  # fmt: skip
+              help="Taming file or its name; default: embedded.")  # fmt: skip
 @click.option("--keep-gps", is_flag=True, help="Keep the place where the picture was taken.")
-@_steps_option
-@_seed_option
-@_device_option
-@_dtype_option
-@_threads_option
+@steps_option
+@seed_option
+@device_option
+@dtype_option
+@threads_option
 @click.option("--strength", type=click.FloatRange(0.0, 2.0), default=1.0, show_default=True,
               help="Of UNet taming: 0 leaves the host untamed.")  # fmt: skip
 @click.option("--decoder-strength", type=click.FloatRange(0.0, 2.0), default=1.0,
@@ -114,10 +69,10 @@ def main(verbose: bool) -> None:
 @click.option("--rounding", default="nearest", show_default=True,
               type=click.Choice(["nearest", "released"]),
               help="released cuts fractions off, as published numbers do.")  # fmt: skip
-@_overwrite_option
-@_quiet_option
-@_json_option
-@_one_clear_line
+@overwrite_option
+@quiet_option
+@json_option
+@one_clear_line
 def enhance(**options: Any) -> None:
     """Turn dark RAWS (files, folders, globs) into photographs.
 
@@ -125,7 +80,7 @@ def enhance(**options: Any) -> None:
     """
     from .cli_enhance import EnhanceOptions, enhance_files
 
-    _set_threads(options.pop("threads"))
+    set_threads(options.pop("threads"))
     steps = options.pop("steps")
     as_json, quiet = options.pop("as_json"), options["quiet"]
     raws = options.pop("raws")
@@ -148,8 +103,8 @@ def enhance(**options: Any) -> None:
 
 @main.command()
 @click.argument("raw", type=click.Path(path_type=Path))
-@_json_option
-@_one_clear_line
+@json_option
+@one_clear_line
 def info(raw: Path, as_json: bool) -> None:
     """Print what a RAW file says about itself."""
     from .raw.exposure import auto_exposure_ratio, scene_brightness
@@ -178,9 +133,9 @@ def info(raw: Path, as_json: bool) -> None:
 @click.option("--iso", type=float, default=1600.0, show_default=True, help="100 to 25600.")
 @click.option("--size", type=click.IntRange(64, 8192), default=None,
               help="Scale the longer side to this many pixels first.")  # fmt: skip
-@_seed_option
-@_overwrite_option
-@_one_clear_line
+@seed_option
+@overwrite_option
+@one_clear_line
 def synth(photograph: str, **options: Any) -> None:
     """Make a dark, noisy DNG with known truth from a PHOTOGRAPH.
 
@@ -199,9 +154,9 @@ def synth(photograph: str, **options: Any) -> None:
 @click.argument("truth", type=click.Path(path_type=Path))
 @click.option("--sheet", type=click.Path(path_type=Path), default=None,
               help="Write a sheet: naively amplified | enhanced | truth.")  # fmt: skip
-@_overwrite_option
-@_json_option
-@_one_clear_line
+@overwrite_option
+@json_option
+@one_clear_line
 def score(raw: Path, result: Path, truth: Path, as_json: bool, **options: Any) -> None:
     """Score the RESULT of enhancing RAW against its TRUTH."""
     from .cli_score import score_result
@@ -218,9 +173,9 @@ def score(raw: Path, result: Path, truth: Path, as_json: bool, **options: Any) -
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
               help="Folder of the run; an unfinished run there is resumed.")  # fmt: skip
-@_threads_option
-@_quiet_option
-@_one_clear_line
+@threads_option
+@quiet_option
+@one_clear_line
 def train(config: Path, output: Path, threads: int | None, quiet: bool) -> None:
     """Train a small host and its taming modules by a JSON CONFIG.
 
@@ -229,7 +184,7 @@ def train(config: Path, output: Path, threads: int | None, quiet: bool) -> None:
     from .training.config import load_training_config
     from .training.run import train_small_model
 
-    _set_threads(threads)
+    set_threads(threads)
     if str(config) == "tiny":
         config = Path(__file__).parent / "training" / "configs" / "tiny.json"
     files = train_small_model(load_training_config(config), output, quiet=quiet)
@@ -241,27 +196,35 @@ def train(config: Path, output: Path, threads: int | None, quiet: bool) -> None:
               help="Folder for sheets and the table as JSON.")  # fmt: skip
 @click.option("--ratios", default="100,250,300", show_default=True, help="Exposure ratios.")
 @click.option("--iso", type=float, default=1600.0, show_default=True)
-@click.option("--host", type=click.Path(path_type=Path), help="Host weights; default: embedded.")
+@click.option(
+    "--host",
+    type=click.Path(path_type=Path),
+    help="Stable Diffusion: file, folder or name; default: embedded.",
+)
 @click.option("--taming", type=click.Path(path_type=Path),
-              help="Taming checkpoint; default: embedded.")  # fmt: skip
-@_steps_option
-@_seed_option
-@_device_option
-@_dtype_option
-@_threads_option
-@_overwrite_option
-@_quiet_option
-@_json_option
-@_one_clear_line
+              help="Taming file or its name; default: embedded.")  # fmt: skip
+@steps_option
+@seed_option
+@device_option
+@dtype_option
+@threads_option
+@overwrite_option
+@quiet_option
+@json_option
+@one_clear_line
 def evaluate(**options: Any) -> None:
     """Compare the model with classical routes on photographs it never saw."""
     from .cli_evaluate import evaluate_model
 
-    _set_threads(options.pop("threads"))
+    set_threads(options.pop("threads"))
     as_json = options.pop("as_json")
     steps = options.pop("steps")
     table = evaluate_model(**options, **({} if steps is None else {"steps": steps}))
     click.echo(json.dumps(table.rows) if as_json else table.to_markdown())
+
+
+main.add_command(convert)
+main.add_command(check)
 
 
 def run() -> None:

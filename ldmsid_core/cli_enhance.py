@@ -16,16 +16,15 @@ import torch
 from tqdm import tqdm
 
 from .errors import ConfigError, LdmSidError, UnsupportedRawError
+from .hosts.dtypes import choose_device, choose_dtype
 from .hosts.engine import (
     SamplingSettings,
     check_fit,
-    choose_device,
-    choose_dtype,
     ready_engine,
 )
 from .hosts.host import Host, load_host
 from .hosts.schedule import DEFAULT_SAMPLER
-from .model_files import EMBEDDED
+from .model_files import EMBEDDED, find_model
 from .output.atomic import check_folder, refuse_existing
 from .output.settings import OutputInfo
 from .output.writers import suffix_of, write_image
@@ -170,11 +169,11 @@ def _load_job(options: EnhanceOptions) -> _Job:
         options.steps, options.sampler, options.strength, options.decoder_strength
     )
     reference = None if options.reference is None else load_metadata(options.reference)
-    host = load_host(options.host or EMBEDDED.host)
-    taming = load_taming(options.taming or EMBEDDED.taming)
-    check_fit(host, taming)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
+    host = load_host(find_model(options.host, EMBEDDED.host), dtype=dtype)
+    taming = load_taming(find_model(options.taming, EMBEDDED.taming), dtype=dtype)
+    check_fit(host, taming)
     check_folder(options.output)
     return _Job(options, host, taming, device, dtype, settings, reference)
 

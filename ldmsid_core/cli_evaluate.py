@@ -17,14 +17,13 @@ from .evaluation.classical import ROUTES, STRENGTHS, denoise_counts
 from .evaluation.metrics import FloatImage, psnr_rgb, ssim_rgb
 from .evaluation.sheet import save_sheet, to_float_image
 from .evaluation.table import Row, ScoreTable
+from .hosts.dtypes import choose_device, choose_dtype
 from .hosts.engine import (
     SamplingSettings,
-    choose_device,
-    choose_dtype,
     ready_engine,
 )
 from .hosts.host import load_host
-from .model_files import EMBEDDED
+from .model_files import EMBEDDED, find_model
 from .output.atomic import check_folder, refuse_existing, written_atomically
 from .pipeline import enhance
 from .raw.develop import develop_planes
@@ -155,12 +154,13 @@ def evaluate_model(
             refuse_existing(output / f"{name}_x{ratio:g}.png", overwrite=overwrite)
         refuse_existing(output / "scores.json", overwrite=overwrite)
         check_folder(output)
-    loaded_host = load_host(host or EMBEDDED.host)
-    loaded_taming = load_taming(taming or EMBEDDED.taming)
     where = choose_device(device)
+    precision = choose_dtype(dtype, where)
+    loaded_host = load_host(find_model(host, EMBEDDED.host), dtype=precision)
+    loaded_taming = load_taming(find_model(taming, EMBEDDED.taming), dtype=precision)
     rows: list[Row] = []
     with ready_engine(
-        loaded_host, loaded_taming, device=where, dtype=choose_dtype(dtype, where),
+        loaded_host, loaded_taming, device=where, dtype=precision,
         settings=SamplingSettings(steps),
     ) as (sample, decode):  # fmt: skip
         recipe = loaded_taming.header.input_recipe

@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import NonFiniteError
 from .raw.packed_raw import PackedRaw, apply_orientation
 from .raw.packing import check_exposure_ratio, network_planes
-from .taming.checkpoint import InputRecipe
+from .taming.header import InputRecipe
 from .wavelet import SubBands, split_bands
 
 SampleLatent = Callable[[SubBands, int], Tensor]

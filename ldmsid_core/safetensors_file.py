@@ -23,6 +23,15 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
+def has_metadata(path: Path, key: str) -> bool:
+    """Whether a safetensors file's header has a text under this key; False if it is none."""
+    try:
+        with safe_open(str(path), "pt") as stored:
+            return key in (stored.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 def read_safetensors(
     path: Path, *, dtype: torch.dtype | None = torch.float32
 ) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -9,7 +9,7 @@ from comfy_api.v0_0_2 import io
 from ..ldmsid_core.band_views import detail_picture, low_band_picture
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.raw.packed_raw import PackedRaw
-from ..ldmsid_core.taming.checkpoint import InputRecipe
+from ..ldmsid_core.taming.header import InputRecipe
 from .images import to_comfy
 from .schema import BANDS, RAW, field_input, schema
 

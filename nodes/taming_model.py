@@ -13,7 +13,8 @@ import comfy.ops
 from torch import Tensor, nn
 
 from ..ldmsid_core.errors import HostMismatchError
-from ..ldmsid_core.taming.checkpoint import TamingHeader, load_taming
+from ..ldmsid_core.taming.checkpoint import load_taming
+from ..ldmsid_core.taming.header import TamingHeader
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,22 @@ CORE = ROOT / "ldmsid_core"
 ALLOWED = {
     "errors": set(),
     "wavelet": {"errors"},
-    "model_files": set(),
+    "model_files": {"errors"},
     "sampling_grid": {"errors"},
     "band_views": {"pipeline", "raw", "taming", "wavelet"},
     "safetensors_file": {"errors", "output"},
     "raw": {"errors", "output", "raw"},
     "output": {"errors", "output", "raw"},
+    "pickled_file": {"errors"},
+    "weight_file": {"errors", "pickled_file"},
+    "conversion": {
+        "errors", "hosts", "output", "taming", "pickled_file", "weight_file", "conversion",
+    },
     "taming": {"errors", "wavelet", "taming", "safetensors_file"},
     "pipeline": {"errors", "wavelet", "raw", "taming"},
     "hosts": {
         "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",
+        "weight_file",
     },
     "evaluation": {"errors", "output", "raw", "evaluation"},
     "training": {

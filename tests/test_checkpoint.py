@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from ldmsid_core.errors import CheckpointError, ConfigError, HostMismatchError, OutputError
 from ldmsid_core.hosts.engine import check_fit
 from ldmsid_core.hosts.host import load_host
-from ldmsid_core.taming.checkpoint import TamingHeader, load_taming, save_taming, taming_state
+from ldmsid_core.taming.checkpoint import load_taming, save_taming, taming_state
+from ldmsid_core.taming.header import TamingHeader
 
 
 def _rewrite(path: Path, change: Any = None, header: Any = None) -> None:

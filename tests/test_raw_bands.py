@@ -22,7 +22,7 @@ from ldmsid_core.raw.develop import naive_picture
 from ldmsid_core.raw.loader import load_embedded_preview, load_raw
 from ldmsid_core.raw.packed_raw import PackedRaw, RawMetadata
 from ldmsid_core.raw.simulate import A7S2_XYZ_TO_CAMERA
-from ldmsid_core.taming.checkpoint import InputRecipe
+from ldmsid_core.taming.header import InputRecipe
 from ldmsid_core.wavelet import SubBands
 
 UNBALANCED, AS_SHOT = InputRecipe(white_balance="none"), InputRecipe(white_balance="as shot")

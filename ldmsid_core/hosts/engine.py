@@ -6,12 +6,11 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, HostMismatchError
+from ..errors import ConfigError, HostMismatchError, NonFiniteError
 from ..pipeline import DecodeLatent, SampleLatent
 from ..sampling_grid import DEFAULT_STEPS, initial_noise
 from ..taming.attach import (
@@ -21,19 +20,16 @@ from ..taming.attach import (
     check_unet,
 )
 from ..taming.checkpoint import Taming
+from ..taming.watch import first_non_finite
 from ..wavelet import SubBands
+from .decoder_base import check_decoder_base, replaced_decoder
 from .host import Host
+from .precision import precise_output, upcast_attention
 from .sampling import Progress, sample_latent
 from .schedule import DEFAULT_SAMPLER
 
 log = logging.getLogger(__name__)
-_DEVICES = ("cpu", "cuda", "mps", "xpu")
 MAX_STRENGTH = 2.0
-DTYPES: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 
 
 @dataclass(frozen=True)
@@ -59,50 +55,6 @@ class SamplingSettings:
                 raise ConfigError(
                     f"Expected {name} from 0 to {MAX_STRENGTH:g}, found {getattr(self, name)}."
                 )
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device of `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-
-    Raises:
-        ConfigError: If there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in _DEVICES:
-            raise RuntimeError(f"{device.type} computes nothing")
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"Expected a device that this machine has, found {name!r}; try --device auto or cpu."
-        ) from error
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of `auto`, `fp32`, `bf16`, `fp16`; auto is bf16 where the device computes in it.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    if name != "auto":
-        if name not in DTYPES:
-            raise ConfigError(f"Expected a dtype among auto, {', '.join(DTYPES)}, found {name!r}.")
-        return DTYPES[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and _cpu_computes_bf16():
-        return torch.bfloat16
-    return torch.float32
-
-
-def _cpu_computes_bf16() -> bool:
-    supported: Any = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported()) if callable(supported) else False
 
 
 def check_fit(host: Host, taming: Taming) -> None:
@@ -133,6 +85,7 @@ def check_fit(host: Host, taming: Taming) -> None:
     try:
         check_unet(host.unet, taming.unet)
         check_decoder(host.vae, taming.decoder)
+        check_decoder_base(host.vae, taming.decoder_base)
     except HostMismatchError as error:
         raise HostMismatchError(
             f"{taming.name} does not fit the host {host.name}: {error} Use the host it was trained "
@@ -154,24 +107,6 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     # nn.Module's own `to`: diffusers' override warns about casts that are meant.
     nn.Module.to(module, device, dtype)
     nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-@contextlib.contextmanager
-def _precise_output(vae: nn.Module) -> Iterator[None]:
-    """The decoder's last convolution in float32: in bf16 bright levels are 1/512 apart."""
-    last = vae.get_submodule("decoder.conv_out")
-    before = next(last.parameters()).dtype
-
-    def to_float32(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0].float(), *inputs[1:])
-
-    last.float()
-    handle = last.register_forward_pre_hook(to_float32)
-    try:
-        yield
-    finally:
-        handle.remove()
-        last.to(before)
 
 
 @contextlib.contextmanager
@@ -207,13 +142,16 @@ def ready_engine(
         _place(module, device, dtype)
     context = prompt.to(device, dtype)[None]
     header, scale = taming.header, host.header.latent_scale
+    base = taming.decoder_base if settings.decoder_strength != 0.0 else {}
 
     with (
+        replaced_decoder(host.vae, base),
+        upcast_attention(host.unet, host.vae),
         attach_unet_taming(host.unet, unet_taming, strength=settings.strength) as predict,
         attach_decoder_taming(
             host.vae, decoder_taming, strength=settings.decoder_strength
         ) as tamed_decode,
-        _precise_output(host.vae),
+        precise_output(host.vae),
     ):
 
         def sample(bands: SubBands, seed: int) -> Tensor:
@@ -222,20 +160,34 @@ def ready_engine(
             channels = int(host.unet.config["in_channels"])
             noise = initial_noise((batch, channels, height, width), seed)
             noise = _channels_last(noise.to(device, dtype))
+
+            def predict_noise(x: Tensor, t: Tensor) -> Tensor:
+                return predict(x, t, context.expand(batch, -1, -1), structure)
+
+            networks = {"UNet": host.unet, "UNet taming": unet_taming}
             latent = sample_latent(
-                lambda x, t: predict(x, t, context.expand(batch, -1, -1), structure),
+                predict_noise,
                 noise,
                 steps=settings.steps,
                 sampler=settings.sampler,
                 prediction_type=host.header.prediction_type,
                 seed=seed,
                 progress=progress,
+                culprit=lambda x, t: first_non_finite(networks, lambda: predict_noise(x, t)),
             )
             return latent if header.decoder_latent_scale == "scaled" else latent / scale
 
         def decode(unscaled_latent: Tensor, bands: SubBands) -> Tensor:
             latent = _channels_last(unscaled_latent.to(device, dtype))
-            image = tamed_decode(latent, bands.to(device, dtype))
+            placed = bands.to(device, dtype)
+            image: Tensor = tamed_decode(latent, placed)
+            if not torch.isfinite(image).all():
+                networks = {"VAE": host.vae, "decoder taming": decoder_taming}
+                where = first_non_finite(networks, lambda: tamed_decode(latent, placed))
+                raise NonFiniteError(
+                    f"The tamed decoder returned NaN or infinity, first in {where or 'its input'}; "
+                    "use --dtype bf16 or fp32, and check that the weights are not damaged."
+                )
             return image.float().cpu()
 
         yield sample, decode

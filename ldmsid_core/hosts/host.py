@@ -1,8 +1,7 @@
-"""A frozen Stable Diffusion: UNet, VAE, scale and prompt, loaded through diffusers."""
+"""A frozen Stable Diffusion: UNet, VAE and what is known of them, loaded through diffusers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..safetensors_file import read_safetensors, write_safetensors
+from ..safetensors_file import has_metadata, read_safetensors, write_safetensors
+from ..weight_file import sha256_of
+from .folder import FolderHost, build_folder, read_folder
+from .original import OriginalHost, build_original, read_original
 
 _HEADER_KEY = "ldmsid_host"
 _FORMAT_VERSION = 1
@@ -94,11 +96,6 @@ def save_host(
 
 
 def _parse_header(metadata: Mapping[str, str], path: Path) -> HostHeader:
-    if _HEADER_KEY not in metadata:
-        raise CheckpointError(
-            f"Expected a host file with an '{_HEADER_KEY}' header, but {path} has none; choose one "
-            "written by `ldmsid train`, or leave --host out to use the embedded model."
-        )
     try:
         values = dict(json.loads(metadata[_HEADER_KEY]))
         version = values.pop("format_version")
@@ -124,13 +121,49 @@ def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     freeze(module)
 
 
-def load_host(path: Path) -> Host:
-    """Read a host file, in float32.
+def load_host(path: Path, *, dtype: torch.dtype = torch.float32) -> Host:
+    """Read a host: a file of `ldmsid train`, Stable Diffusion in one file, or a diffusers folder.
+
+    Args:
+        path: The file or folder.
+        dtype: Of the weights in memory; those stored in it stay memory-mapped until moved.
 
     Raises:
-        CheckpointError: If it is missing, damaged, no host file, or inconsistent.
+        CheckpointError: If it is missing, damaged, no host, incomplete, or asks to run code.
+        HostMismatchError: If it is another kind of model.
     """
-    state, metadata = read_safetensors(path)
+    if not path.exists():
+        raise CheckpointError(f"Expected host weights, but {path} does not exist; check it.")
+    if path.is_dir():
+        folder = read_folder(path)
+        unet, vae = build_folder(folder, dtype=dtype)
+        return _stable_diffusion(folder, unet, vae, folder.sha256())
+    if path.suffix.lower() == ".safetensors" and has_metadata(path, _HEADER_KEY):
+        return _load_own(path, dtype)
+    original = read_original(path)
+    unet, vae = build_original(original, dtype=dtype)
+    return _stable_diffusion(original, unet, vae, sha256_of(path))
+
+
+def _stable_diffusion(
+    source: OriginalHost | FolderHost,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    sha256: str,
+) -> Host:
+    """A host of others' weights: what its file does not say is read off the tensors."""
+    for module in (unet, vae):
+        freeze(module)
+    header = HostHeader(
+        source.family, source.latent_scale, source.prediction_type, dict(unet.config),
+        dict(vae.config), {}, "",
+    )  # fmt: skip
+    return Host(header, unet, vae, source.path.name, sha256)
+
+
+def _load_own(path: Path, dtype: torch.dtype) -> Host:
+    """A host file of `ldmsid train`."""
+    state, metadata = read_safetensors(path, dtype=dtype)
     header = _parse_header(metadata, path)
     try:
         with torch.device("meta"):
@@ -144,4 +177,4 @@ def load_host(path: Path) -> Host:
     for prefix, module in ((_UNET, unet), (_VAE, vae)):
         part = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         _fill(module, part, path)
-    return Host(header, unet, vae, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Host(header, unet, vae, path.name, sha256_of(path))

@@ -24,6 +24,7 @@ def sample_latent(
     prediction_type: str = "epsilon",
     seed: int = 0,
     progress: Progress | None = None,
+    culprit: Callable[[Tensor, Tensor], str | None] | None = None,
 ) -> Tensor:
     """Denoise from pure noise to a latent.
 
@@ -35,6 +36,8 @@ def sample_latent(
         prediction_type: What `predict` returns, `epsilon` or `v_prediction`.
         seed: For samplers that add noise on the way.
         progress: Called with (steps done, steps) after each step.
+        culprit: Asked after a result that is not finite, with what `predict` was given: the
+            module that computed it, for the error.
 
     Returns:
         Latent of the shape of `noise`, float32.
@@ -53,9 +56,11 @@ def sample_latent(
         batch = timestep.to(noise.device).expand(len(latent))
         predicted = predict(seen, batch).float()
         if not torch.isfinite(predicted).all():
+            where = None if culprit is None else culprit(seen, batch)
             raise NonFiniteError(
-                f"The tamed UNet returned NaN or infinity at timestep {int(timestep)}; try "
-                "--dtype bf16 or fp32, and check that the weights are not damaged."
+                f"The tamed UNet returned NaN or infinity at timestep {int(timestep)}"
+                f"{f', first in {where}' if where else ''}; use --dtype bf16 or fp32, and check "
+                "that the weights are not damaged."
             )
         latent = scheduler.step(predicted, timestep, latent, **extra).prev_sample
         if progress is not None:

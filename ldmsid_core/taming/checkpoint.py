@@ -1,141 +1,30 @@
 """The taming checkpoint: one safetensors file with its whole description in the header.
 
-Keys are `structure_encoder.*`, `unet_sft.<site>.*`, `decoder.<level>.*`, and `prompt_embedding`;
-either half may be absent. Loading is strict: unknown or missing keys and wrong shapes are errors.
+Keys are `structure_encoder.*`, `unet_sft.<site>.*`, `decoder.<level>.*`, `decoder_base.*` and
+`prompt_embedding`; either half may be absent, and so may the last two. Loading is strict: unknown
+or missing keys and wrong shapes are errors.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from ..safetensors_file import read_safetensors, write_safetensors
-from .configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
 from .fusion import DecoderTaming
+from .header import TamingHeader
 from .operations import PLAIN, Operations
 from .unet_taming import UNetTaming
 
-FORMAT_VERSION = 1
 _HEADER_KEY = "ldmsid"
 _DECODER = "decoder."
+_DECODER_BASE = "decoder_base."
 _PROMPT = "prompt_embedding"
-WhiteBalanceRecipe = Literal["none", "as shot"]
-
-
-@dataclass(frozen=True)
-class InputRecipe:
-    """What the planes had undergone in training, and must undergo now.
-
-    Attributes:
-        white_balance: `none` (released weights) or `as shot` (green 1; daylight, then none, where
-            the file has no such multipliers).
-        sensor: The camera that training data came from.
-        packing: Order of the planes.
-        clip: Range after the exposure ratio.
-        output_scale: Output size over packed size.
-    """
-
-    white_balance: WhiteBalanceRecipe = "none"
-    sensor: str = "Sony A7S II"
-    packing: str = "R,G1,B,G2"
-    clip: tuple[float, float] = (0.0, 1.0)
-    output_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what this version cannot apply."""
-        if self.white_balance not in get_args(WhiteBalanceRecipe):
-            raise ConfigError(
-                f"Expected white_balance 'none' or 'as shot', found {self.white_balance!r}."
-            )
-        if self.packing != "R,G1,B,G2" or self.clip != (0.0, 1.0) or self.output_scale != 1.0:
-            raise ConfigError(
-                "Expected packing R,G1,B,G2, clip 0..1 and output scale 1, found "
-                f"{self.packing}, {self.clip}, {self.output_scale}; a newer version is needed."
-            )
-
-
-@dataclass(frozen=True)
-class TamingHeader:
-    """Description of a taming checkpoint.
-
-    Attributes:
-        host_family: Host it was trained for, such as `sd21-base` or `tiny`.
-        cross_attention_width: Of that host.
-        prediction_type: Of that host.
-        latent_scale: Latent as the UNet sees it over latent as the VAE gives it.
-        decoder_latent_scale: `unscaled`: the tamed decoder takes latents divided by the latent
-            scale; `scaled`: as the UNet sees them.
-        input_recipe: What the planes undergo.
-        unet: Shape of UNet taming; None if absent.
-        decoder: Shape of decoder taming; None if absent.
-        training: Free summary of the training.
-        licence: Of the weights.
-        host_sha256: Of the host's weight file, where known.
-        format_version: Of this header.
-    """
-
-    host_family: str
-    cross_attention_width: int
-    prediction_type: str = "epsilon"
-    latent_scale: float = 0.18215
-    decoder_latent_scale: str = "unscaled"
-    input_recipe: InputRecipe = InputRecipe()
-    unet: UNetTamingConfig | None = None
-    decoder: DecoderTamingConfig | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-    licence: str = ""
-    host_sha256: str | None = None
-    format_version: int = FORMAT_VERSION
-
-    def __post_init__(self) -> None:
-        """Refuse what no version knows."""
-        if self.decoder_latent_scale not in ("unscaled", "scaled"):
-            raise ConfigError(
-                "Expected decoder_latent_scale 'unscaled' or 'scaled', found "
-                f"{self.decoder_latent_scale!r}; update LDM-SID."
-            )
-        if not 0.0 < self.latent_scale < float("inf"):
-            raise ConfigError(f"Expected a latent_scale above 0, found {self.latent_scale}.")
-
-    def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str, *, source: str) -> TamingHeader:
-        """Parse strictly.
-
-        Raises:
-            CheckpointError: If the header is no JSON, or of a newer version.
-            ConfigError: If a setting is unknown or out of range.
-        """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{source}: its header is not readable JSON: {error}.") from error
-        version = values.get("format_version") if isinstance(values, Mapping) else None
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{source}: expected taming format version {FORMAT_VERSION}, found {version}; "
-                "update LDM-SID or use a file of that version."
-            )
-        ready = dict(values)
-        recipe = config_from_dict(InputRecipe, values.get("input_recipe", {}), source=source)
-        ready["input_recipe"] = recipe
-        if values.get("unet") is not None:
-            ready["unet"] = UNetTamingConfig.from_dict(values["unet"], source=source)
-        if values.get("decoder") is not None:
-            ready["decoder"] = config_from_dict(
-                DecoderTamingConfig, values["decoder"], source=source
-            )
-        return config_from_dict(cls, ready, source=source)
 
 
 @dataclass(frozen=True)
@@ -148,6 +37,7 @@ class Taming:
         decoder: Decoder taming; None if the file has none.
         prompt_embedding: `(tokens, width)`; None if the file has none.
         name: Of the file.
+        decoder_base: Tensors of a fine-tuned base decoder by their names in the original layout.
     """
 
     header: TamingHeader
@@ -155,10 +45,14 @@ class Taming:
     decoder: DecoderTaming | None
     prompt_embedding: Tensor | None
     name: str
+    decoder_base: dict[str, Tensor] = field(default_factory=dict)
 
 
 def taming_state(
-    unet: UNetTaming | None, decoder: DecoderTaming | None, prompt_embedding: Tensor | None
+    unet: UNetTaming | None,
+    decoder: DecoderTaming | None,
+    prompt_embedding: Tensor | None,
+    decoder_base: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """All tensors of a checkpoint under its keys."""
     state: dict[str, Tensor] = {}
@@ -168,6 +62,7 @@ def taming_state(
         state.update({f"{_DECODER}{k[7:]}": v for k, v in decoder.state_dict().items()})
     if prompt_embedding is not None:
         state[_PROMPT] = prompt_embedding
+    state.update({f"{_DECODER_BASE}{k}": v for k, v in (decoder_base or {}).items()})
     return state
 
 
@@ -221,6 +116,28 @@ def _build(
     return unet, decoder
 
 
+def read_taming_state(
+    path: Path, *, dtype: torch.dtype | None = None
+) -> tuple[dict[str, Tensor], TamingHeader]:
+    """All tensors of a taming checkpoint under its keys, and its header; nothing is built.
+
+    Args:
+        path: The file.
+        dtype: Of the tensors; None keeps the stored one.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or no taming checkpoint, or holds NaN.
+        ConfigError: If the header has an unknown setting or one out of range.
+    """
+    state, metadata = read_safetensors(path, dtype=dtype)
+    if _HEADER_KEY not in metadata:
+        raise CheckpointError(
+            f"Expected a taming checkpoint with an '{_HEADER_KEY}' header, but {path} has none; "
+            "is it a host or a LoRA? Choose a file written by `ldmsid train` or `ldmsid convert`."
+        )
+    return state, TamingHeader.from_json(metadata[_HEADER_KEY], source=str(path))
+
+
 def load_taming(
     path: Path,
     *,
@@ -239,14 +156,9 @@ def load_taming(
             its header says, or holds NaN.
         ConfigError: If the header has an unknown setting or one out of range.
     """
-    state, metadata = read_safetensors(path, dtype=dtype)
-    if _HEADER_KEY not in metadata:
-        raise CheckpointError(
-            f"Expected a taming checkpoint with an '{_HEADER_KEY}' header, but {path} has none; "
-            "is it a host or a LoRA? Choose a file written by `ldmsid train` or the converter."
-        )
-    header = TamingHeader.from_json(metadata[_HEADER_KEY], source=str(path))
+    state, header = read_taming_state(path, dtype=dtype)
     prompt = state.pop(_PROMPT, None)
+    base = _take_decoder_base(state, header, str(path))
     decoder_state = {
         f"levels.{k[len(_DECODER) :]}": v for k, v in state.items() if k.startswith(_DECODER)
     }
@@ -268,4 +180,19 @@ def load_taming(
         raise CheckpointError(
             f"{path}: expected {_PROMPT} of shape (tokens, {width}), found {tuple(prompt.shape)}."
         )
-    return Taming(header, unet, decoder, prompt, path.name)
+    return Taming(header, unet, decoder, prompt, path.name, base)
+
+
+def _take_decoder_base(
+    state: dict[str, Tensor], header: TamingHeader, source: str
+) -> dict[str, Tensor]:
+    """Remove a base decoder's tensors from a state, strictly those that the header names."""
+    stored = [key for key in state if key.startswith(_DECODER_BASE)]
+    base = {key[len(_DECODER_BASE) :]: state.pop(key) for key in stored}
+    odd = sorted(set(base) ^ set(header.decoder_base))
+    if odd:
+        raise CheckpointError(
+            f"{source}: expected the base decoder's tensors that its header names, found others: "
+            f"{', '.join(odd[:3])}; convert the file again."
+        )
+    return base

@@ -25,8 +25,9 @@ def _require_multiple(name: str, width: int) -> None:
 
 def _accepts(kind: str, value: object) -> bool:
     if kind.startswith("tuple"):
+        items = (str,) if "str" in kind else (int, float)
         return isinstance(value, tuple) and all(
-            isinstance(item, (int, float)) and not isinstance(item, bool) for item in value
+            isinstance(item, items) and not isinstance(item, bool) for item in value
         )
     allowed: dict[str, tuple[type, ...]] = {
         "int": (int,),

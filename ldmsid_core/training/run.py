@@ -18,14 +18,13 @@ from ..model_files import EMBEDDED, ModelFiles
 from ..output.atomic import written_atomically
 from ..taming.attach import attach_decoder_taming, attach_unet_taming
 from ..taming.checkpoint import (
-    InputRecipe,
     Taming,
-    TamingHeader,
     load_taming,
     save_taming,
     taming_state,
 )
 from ..taming.fusion import DecoderTaming
+from ..taming.header import InputRecipe, TamingHeader
 from ..taming.unet_taming import UNetTaming
 from .autoencoder import TINY_VAE, autoencoder_loss, build_tiny_vae, set_trainable
 from .config import STAGES, TrainingConfig, parse_training_config

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from helpers.comfy_hosts import ComfyHost
 
-from ldmsid_core.taming.checkpoint import TamingHeader, save_taming, taming_state
+from ldmsid_core.taming.checkpoint import save_taming, taming_state
 from ldmsid_core.taming.configs import (
     DecoderTamingConfig,
     StructureEncoderConfig,
     UNetTamingConfig,
 )
 from ldmsid_core.taming.fusion import DecoderTaming
+from ldmsid_core.taming.header import TamingHeader
 from ldmsid_core.taming.unet_taming import UNetTaming
 
 _MAKER = Path(__file__).parents[1] / "comfy_checks" / "make_standin.py"

@@ -12,9 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from ldmsid_core.hosts.host import Host, HostHeader, load_host, save_host
 from ldmsid_core.model_files import ModelFiles
 from ldmsid_core.taming.checkpoint import (
-    InputRecipe,
     Taming,
-    TamingHeader,
     load_taming,
     save_taming,
     taming_state,
@@ -25,6 +23,7 @@ from ldmsid_core.taming.configs import (
     UNetTamingConfig,
 )
 from ldmsid_core.taming.fusion import DecoderTaming
+from ldmsid_core.taming.header import InputRecipe, TamingHeader
 from ldmsid_core.taming.unet_taming import UNetTaming
 
 UNET: dict[str, Any] = {

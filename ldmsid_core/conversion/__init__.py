@@ -1,0 +1,1 @@
+"""Released checkpoints to taming files, and back."""

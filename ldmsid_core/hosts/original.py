@@ -1,0 +1,185 @@
+"""Stable Diffusion from one file in the original layout, through diffusers' own loader, offline.
+
+The configurations lie beside this module; widths and depths are read off the tensors, so relatives
+of other widths load as well. Weights stay memory-mapped until they are cast or moved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, HostMismatchError
+from ..weight_file import read_weights
+from .families import (
+    LATENT_SCALE,
+    cross_attention_width,
+    family_name,
+    prediction_type,
+    refuse_other_families,
+)
+
+_CONFIGS = Path(__file__).parent / "configs"
+_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_TAMING = ".sft_layer."
+_HEAD_WIDTH = 64
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix) and _TAMING not in k
+    }
+
+
+@dataclass(frozen=True)
+class OriginalHost:
+    """One file in the original layout, opened.
+
+    Attributes:
+        path: The file.
+        state: All its tensors, memory-mapped.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+
+    @cached_property
+    def unet(self) -> dict[str, Tensor]:
+        """The UNet's tensors without prefix, taming layers of a released file left out."""
+        return _part(self.state, _UNET)
+
+    @cached_property
+    def vae(self) -> dict[str, Tensor]:
+        """The VAE's tensors without prefix."""
+        return _part(self.state, _VAE)
+
+    @cached_property
+    def cross_attention_width(self) -> int:
+        """Width of a prompt token."""
+        width = cross_attention_width(self.unet)
+        assert width is not None
+        return width
+
+    @cached_property
+    def prediction_type(self) -> str:
+        """`epsilon` or `v_prediction`."""
+        return prediction_type(self.unet)
+
+    @property
+    def latent_scale(self) -> float:
+        """The file's own, where it has one, or Stable Diffusion's."""
+        stored = self.state.get("scale_factor")
+        return LATENT_SCALE if stored is None else float(stored)
+
+    @property
+    def family(self) -> str:
+        """See `family_name`."""
+        return family_name(self.cross_attention_width, self.prediction_type)
+
+
+def read_original(path: Path) -> OriginalHost:
+    """Open a Stable Diffusion checkpoint.
+
+    Raises:
+        CheckpointError: If the file is damaged, asks to run code, or has no VAE.
+        HostMismatchError: If it is another kind of model.
+    """
+    found = OriginalHost(path, read_weights(path))
+    refuse_other_families(found.unet, source=str(path))
+    if "decoder.conv_in.weight" not in found.vae:
+        raise CheckpointError(
+            f"Expected UNet and VAE in {path}, found no VAE; use the full checkpoint, or a "
+            "diffusers folder."
+        )
+    return found
+
+
+def _levels(unet: Mapping[str, Tensor]) -> tuple[list[int], int, list[bool]]:
+    """Widths of the levels, blocks a level, and which levels attend to prompts."""
+    widths: list[int] = []
+    attends: list[bool] = []
+    blocks, number = 0, 1
+    while f"input_blocks.{number}.0.out_layers.3.weight" in unet:
+        widths.append(int(unet[f"input_blocks.{number}.0.out_layers.3.weight"].shape[0]))
+        attends.append(f"input_blocks.{number}.1.proj_in.weight" in unet)
+        first = number
+        while f"input_blocks.{number}.0.out_layers.3.weight" in unet:
+            number += 1
+        blocks = number - first
+        number += 1  # the downsampling between levels
+    return widths, blocks, attends
+
+
+def _unet_overrides(host: OriginalHost) -> dict[str, Any]:
+    """What of the shipped configuration the tensors decide."""
+    widths, blocks, attends = _levels(host.unet)
+    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends]
+    up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)]
+    linear = all(v.ndim == 2 for k, v in host.unet.items() if k.endswith(".proj_in.weight"))
+    heads: Any = [max(1, width // _HEAD_WIDTH) for width in widths] if linear else 8
+    return {
+        "block_out_channels": widths,
+        "layers_per_block": blocks,
+        "down_block_types": down,
+        "up_block_types": up,
+        "cross_attention_dim": host.cross_attention_width,
+        "attention_head_dim": heads,
+        "use_linear_projection": linear,
+    }
+
+
+def _vae_overrides(vae: Mapping[str, Tensor]) -> dict[str, Any]:
+    numbers = [int(m[1]) for k in vae if (m := re.match(r"encoder\.down\.0\.block\.(\d+)\.", k))]
+    widths = [int(vae[f"decoder.up.{i}.block.0.conv1.weight"].shape[0]) for i in range(4)]
+    return {"block_out_channels": widths, "layers_per_block": max(numbers, default=1) + 1}
+
+
+def _load(kind: Any, host: OriginalHost, part: str, dtype: torch.dtype, overrides: Any) -> Any:
+    family = "sd1" if host.cross_attention_width == 768 else "sd2"
+    state = {k: v for k, v in host.state.items() if _TAMING not in k}
+    try:
+        module = kind.from_single_file(
+            state, config=str(_CONFIGS / family / part), local_files_only=True, torch_dtype=dtype,
+            low_cpu_mem_usage=True, **overrides,
+        )  # fmt: skip
+    except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{host.path}: its {part} is incomplete or of another shape ({first})."
+        ) from error
+    missing = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
+    if missing:
+        raise CheckpointError(
+            f"{host.path}: its {part} is incomplete, {len(missing)} tensors are missing, such as "
+            f"{missing[0]}; download it again."
+        )
+    return module
+
+
+def build_original(host: OriginalHost, *, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Diffusers' UNet and VAE with a file's weights.
+
+    Raises:
+        CheckpointError: If tensors are missing or of a wrong shape.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    try:
+        overrides = (_unet_overrides(host), _vae_overrides(host.vae))
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"{host.path}: incomplete, missing {error}.") from error
+    if len(overrides[0]["block_out_channels"]) != 4:
+        raise HostMismatchError(
+            f"Expected a UNet with four levels in {host.path}, found "
+            f"{len(overrides[0]['block_out_channels'])}."
+        )
+    unet = _load(UNet2DConditionModel, host, "unet", dtype, overrides[0])
+    vae = _load(AutoencoderKL, host, "vae", dtype, overrides[1])
+    return unet, vae

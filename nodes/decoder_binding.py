@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ldmsid_core.errors import LdmSidError, NonFiniteError, ShapeError
+from ..ldmsid_core.errors import HostMismatchError, LdmSidError, NonFiniteError, ShapeError
 from ..ldmsid_core.pipeline import RawBands, finish_image
 from ..ldmsid_core.taming.fusion import DecoderTaming
 from ..ldmsid_core.taming.sites import DECODER_SITES, DecoderSite
+from ..ldmsid_core.taming.watch import first_non_finite
 from ..ldmsid_core.wavelet import SubBands
 from .host_check import check_vae
 from .taming_model import TamingModel
@@ -156,7 +157,7 @@ def decode_tamed(
     if taming.header.decoder_latent_scale == "scaled":
         samples = samples * taming.header.latent_scale
     try:
-        pictures = _decode_each(vae, taming, split, samples, strength)
+        pictures = _decode_each(vae, taming, split, samples, strength, bands.raw.file_name)
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
@@ -174,12 +175,14 @@ def decode_tamed(
 
 
 def _decode_each(
-    vae: Any, taming: TamingModel, split: SubBands, samples: Tensor, strength: float
-) -> list[Tensor]:
+    vae: Any, taming: TamingModel, split: SubBands, samples: Tensor, strength: float,
+    file_name: str,
+) -> list[Tensor]:  # fmt: skip
     """One picture after the other, `(1, 3, 8h, 8w)` model range each, on the CPU."""
     one, sites = samples[:1].shape, DECODER_SITES if strength != 0.0 else ()
     needed, patchers, net = vae.memory_used_decode(one, vae.vae_dtype), [vae.patcher], None
     if sites:
+        patchers = [tamed_vae_patcher(vae, taming)]
         patcher = taming.need_decoder()
         element = torch.empty(0, dtype=vae.vae_dtype).element_size()
         needed += working_bytes(one, patcher.model.config.widths, element)
@@ -194,12 +197,52 @@ def _decode_each(
 
     pictures = []
     for index, sample in enumerate(samples):
-        part = _bands_of(split, index)
+        part, latent = _bands_of(split, index), _placed(sample[None], vae)
         with hooked_decoder(vae.first_stage_model, net, part, strength=strength, fused=step):
-            decoded = vae.first_stage_model.decode(_placed(sample[None], vae))
+            decoded = vae.first_stage_model.decode(latent)
         pictures.append(decoded.float().cpu())
         step()
+        if not pictures[-1].isfinite().all():
+            raise NonFiniteError(
+                f"The tamed decoder returned NaN or infinity for {file_name}, first in "
+                f"{_culprit(vae, net, part, latent, strength)}; start ComfyUI with --bf16-vae or "
+                "--fp32-vae, and check that the weights are whole."
+            )
     return pictures
+
+
+def _culprit(
+    vae: Any, net: DecoderTaming | None, part: SubBands, latent: Tensor, strength: float
+) -> str:
+    """The module that spoiled a picture: it is decoded once more to find it."""
+    model = vae.first_stage_model
+    roots = {"VAE": model, **({} if net is None else {"decoder taming": net})}
+    with hooked_decoder(model, net, part, strength=strength, fused=lambda: None):
+        return first_non_finite(roots, lambda: model.decode(latent)) or "its last convolution"
+
+
+def tamed_vae_patcher(vae: Any, taming: TamingModel) -> Any:
+    """The VAE's patcher, with the taming file's own base decoder where it has one.
+
+    The tensors go in as patches of a clone, which the host takes out again before anybody else
+    uses the VAE.
+
+    Raises:
+        HostMismatchError: If a tensor has no place in the VAE.
+    """
+    if not taming.decoder_base:
+        return vae.patcher
+    own = vae.first_stage_model.state_dict()
+    for name, tensor in taming.decoder_base.items():
+        found = tuple(own[name].shape) if name in own else "no such tensor"
+        if found != tuple(tensor.shape):
+            raise HostMismatchError(
+                f"Expected {name} of shape {tuple(tensor.shape)} in the VAE, as {taming.name} "
+                f"brings it, found {found}; load the VAE of the model it was trained with."
+            )
+    patcher = vae.patcher.clone()
+    patcher.add_patches({name: ("set", (t,)) for name, t in taming.decoder_base.items()})
+    return patcher
 
 
 def _placed(latent: Tensor, vae: Any) -> Tensor:

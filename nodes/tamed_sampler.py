@@ -14,6 +14,7 @@ from torch import Tensor
 from ..ldmsid_core.errors import NonFiniteError
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.sampling_grid import DEFAULT_STEPS, initial_noise, trailing_timesteps
+from ..ldmsid_core.taming.watch import first_non_finite
 from .schema import BANDS, TAMING, choice_of, field_input, schema
 from .taming_model import TamingModel
 from .unet_binding import bind_unet
@@ -123,14 +124,22 @@ class TamedSampler(io.ComfyNode):
         choice_of(scheduler, scheduler_choices(), "a scheduler")
         bound, latent = bind_unet(model, taming, bands, strength=strength)
         sigmas = sampler_sigmas(bound, sampler_name, scheduler, steps)
-        samples = sample_tamed(
-            bound, taming.conditioning(), latent["samples"],
-            seed=seed, sampler=sampler_name, sigmas=sigmas,
-        )  # fmt: skip
-        samples = samples.to(latent["samples"].device, torch.float32)
+
+        def sample() -> Tensor:
+            return sample_tamed(
+                bound, taming.conditioning(), latent["samples"],
+                seed=seed, sampler=sampler_name, sigmas=sigmas,
+            )  # fmt: skip
+
+        samples = sample().to(latent["samples"].device, torch.float32)
         if not samples.isfinite().all():
+            networks = {"UNet": bound.model.diffusion_model}
+            if strength != 0.0:
+                networks["UNet taming"] = taming.need_unet().model
+            where = first_non_finite(networks, sample)
             raise NonFiniteError(
-                f"The tamed model returned NaN or infinity for {bands.raw.file_name}; start "
-                "ComfyUI with --bf16-unet or --fp32-unet, and check that the weights are whole."
+                f"The tamed model returned NaN or infinity for {bands.raw.file_name}"
+                f"{f', first in {where}' if where else ''}; start ComfyUI with --bf16-unet or "
+                "--fp32-unet, and check that the weights are whole."
             )
         return io.NodeOutput({**latent, "samples": samples})

@@ -29,6 +29,7 @@ class TamingModel:
         decoder: ModelPatcher of the `DecoderTaming`; None if the file has none.
         prompt_embedding: `(tokens, width)`; None if the file has none.
         name: Of the file.
+        decoder_base: Tensors of a fine-tuned base decoder by their names in the VAE; may be empty.
     """
 
     header: TamingHeader
@@ -36,6 +37,7 @@ class TamingModel:
     decoder: Any | None
     prompt_embedding: Tensor | None
     name: str
+    decoder_base: dict[str, Tensor]
 
     def need_unet(self) -> Any:
         """The patcher of UNet taming.
@@ -99,4 +101,5 @@ def load_taming_model(path: Path) -> TamingModel:
         decoder=None if taming.decoder is None else as_patcher(taming.decoder),
         prompt_embedding=taming.prompt_embedding,
         name=taming.name,
+        decoder_base=taming.decoder_base,
     )

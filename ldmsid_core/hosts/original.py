@@ -92,6 +92,12 @@ def read_original(path: Path) -> OriginalHost:
         HostMismatchError: If it is another kind of model.
     """
     found = OriginalHost(path, read_weights(path))
+    if not found.unet:
+        raise CheckpointError(
+            f"Expected host weights in {path}: a host file of `ldmsid train`, or Stable Diffusion "
+            f"in one file; found neither (first tensor: {next(iter(found.state), 'none')}). Choose "
+            "another file, or leave --host out to use the embedded model."
+        )
     refuse_other_families(found.unet, source=str(path))
     if "decoder.conv_in.weight" not in found.vae:
         raise CheckpointError(

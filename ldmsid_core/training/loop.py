@@ -142,9 +142,10 @@ def run_stage(
                 group["lr"] = config.learning_rate * learning_rate_factor(step, config)
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
                 losses = loss_function(step)
-            if not torch.isfinite(losses["loss"]):
+            value = losses["loss"].item()
+            if not math.isfinite(value):
                 raise NonFiniteError(
-                    f"Stage {name} met a loss of {float(losses['loss'])} at step {step}; the state "
+                    f"Stage {name} met a loss of {value} at step {step}; the state "
                     f"of {state_path} is intact: lower learning_rate and run again."
                 )
             optimiser.zero_grad(set_to_none=True)

@@ -253,17 +253,24 @@ def check_lack_of_memory_is_one_clear_message(pack: Pack) -> None:
 def check_not_a_number_is_named(pack: Pack) -> None:
     s = scene(pack)
     latent = sample(pack, s)
+    right = decode(pack, s, latent)
     broken = {**latent, "samples": latent["samples"] * float("nan")}
     raises("NonFiniteError", lambda: decode(pack, s, broken), "sample_dark", "latent")
-    (weight,) = (
-        p for n, p in s.vae.first_stage_model.named_parameters() if n == "decoder.conv_out.weight"
+    damaged = (
+        (s.vae.first_stage_model, "decoder.conv_out", lambda: decode(pack, s, latent)),
+        (s.taming.decoder.model, "levels.2.scale.0", lambda: decode(pack, s, latent)),
+        (s.model.model.diffusion_model, "middle_block.1.proj_in", lambda: sample(pack, s)),
+        (s.taming.unet.model, "unet_sft.down_1_0.gamma", lambda: sample(pack, s)),
     )
-    kept = weight.data.clone()
-    weight.data.fill_(float("nan"))
-    try:
-        raises("NonFiniteError", lambda: decode(pack, s, latent), "sample_dark", "--fp32-vae")
-    finally:
-        weight.data.copy_(kept)
+    for network, path, run in damaged:
+        weight = network.get_submodule(path).weight
+        kept = weight.data.clone()
+        weight.data.fill_(float("nan"))
+        try:
+            raises("NonFiniteError", run, "sample_dark", path, "--fp32-")
+        finally:
+            weight.data.copy_(kept)
+    assert torch.equal(decode(pack, s, latent), right)
 
 
 def check_more_than_256_levels_in_bf16(pack: Pack) -> None:

@@ -41,6 +41,8 @@ bench: setup
 	$(BIN)/python benchmarks/haar.py
 	$(BIN)/python benchmarks/enhance_12mp.py
 	$(BIN)/python benchmarks/comfy_pack.py
+	$(BIN)/python benchmarks/convert.py
+	$(BIN)/python benchmarks/step_sd21.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

@@ -203,8 +203,6 @@ def write_released(folder: Path, size: Size) -> tuple[Path, Path]:
     extra: dict[str, Any] = {"epoch": 100, "global_step": 0}
     torch.save({**extra, "state_dict": state}, unet)
     del state
-    fusions = _released(
-        {k: v for k, v in decoder_taming_names().items()}, build_decoder_taming(size)
-    )
+    fusions = _released(decoder_taming_names(), build_decoder_taming(size))
     torch.save({"state_dict": {**vae, **fusions}}, decoder)
     return unet, decoder

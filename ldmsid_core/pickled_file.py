@@ -20,14 +20,23 @@ from torch import Tensor
 from .errors import CheckpointError
 
 PICKLED_ENDINGS = (".ckpt", ".pt", ".pth", ".bin")
-# Named in checkpoints, never needed: callbacks of Lightning and of latent diffusion's trainer.
+# Named in checkpoints, never needed: callbacks of Lightning and of latent diffusion's trainer, and
+# what their settings are made of.
 _INERT_PREFIXES = (
     "pytorch_lightning.callbacks.",
     "lightning.pytorch.callbacks.",
     "pytorch_lightning.utilities.",
     "omegaconf.",
 )
-_INERT_NAMES = ("main.SetupCallback", "main.ImageLogger", "main.CUDACallback")
+_INERT_NAMES = (
+    "main.SetupCallback",
+    "main.ImageLogger",
+    "main.CUDACallback",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "typing.Any",
+)
 _MAX_DESCRIPTION_BYTES = 64 * 2**20
 
 
@@ -153,6 +162,11 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     if not found:
         raise CheckpointError(f"Expected named tensors in {path}, found none; choose a checkpoint.")
     for name, tensor in found.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(
+                f"{path}: expected {name} as a plain tensor, found a {tensor.layout} one on "
+                f"{tensor.device}; choose another file."
+            )
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(
                 f"{path}: {name} claims {tuple(tensor.shape)} but holds less; the file is refused."

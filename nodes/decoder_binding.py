@@ -164,6 +164,10 @@ def decode_tamed(
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
     else:
         return finish_image(torch.cat(pictures), bands.raw, split)
+    finally:
+        if taming.decoder_base and strength != 0.0:
+            # Takes the file's own base decoder out again: a VAE may be saved without being loaded.
+            mm.load_models_gpu([vae.patcher])
     # Outside the except block: the exception would keep the tensors alive.
     mm.soft_empty_cache()
     height, width = (8 * side for side in samples.shape[-2:])
@@ -224,8 +228,8 @@ def _culprit(
 def tamed_vae_patcher(vae: Any, taming: TamingModel) -> Any:
     """The VAE's patcher, with the taming file's own base decoder where it has one.
 
-    The tensors go in as patches of a clone, which the host takes out again before anybody else
-    uses the VAE.
+    The tensors go in as patches of a clone; the host takes them out again when it loads the VAE's
+    own patcher.
 
     Raises:
         HostMismatchError: If a tensor has no place in the VAE.

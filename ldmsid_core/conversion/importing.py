@@ -114,13 +114,15 @@ def convert_released(
     if output.suffix.lower() != ".safetensors":
         raise ConfigError(f"Expected an output name that ends in .safetensors, found {output}.")
     refuse_existing(output, overwrite=overwrite)
-    check_folder(output.parent)
     base = None if host is None else read_base_weights(host)
+    first = None if unet is None else open_released_unet(unet, heads=encoder_heads)
+    second = None if decoder is None else open_released_decoder(decoder)
+    check_folder(output.parent)
     draft = _Draft()
-    if unet is not None:
-        _add_unet(draft, open_released_unet(unet, heads=encoder_heads), str(unet), base)
-    if decoder is not None:
-        _add_decoder(draft, open_released_decoder(decoder), base)
+    if first is not None:
+        _add_unet(draft, first, str(unet), base)
+    if second is not None:
+        _add_decoder(draft, second, base)
     if decoder_latent_scale is not None:
         draft.values["decoder_latent_scale"] = decoder_latent_scale
     header = _header(draft, base)

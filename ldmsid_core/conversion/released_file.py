@@ -95,6 +95,20 @@ def _refuse(source: str, what: str, keys: list[str]) -> None:
         )
 
 
+def _check_numbers(source: str, state: State) -> None:
+    """Refuse tensors that are no finite floating-point numbers, before they are copied."""
+    for key, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{source}: expected {key} in floating point, found {tensor.dtype}; download it "
+                "again."
+            )
+        if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor.float()))).all():
+            raise CheckpointError(
+                f"{source}: {key} holds NaN or infinity; the file is damaged, download it again."
+            )
+
+
 def _renamed(module: nn.Module, names: Mapping[str, str], own: State, source: str) -> State:
     """The tensors of `own` under our names, which must be exactly those of `module`."""
     wanted = module.state_dict()
@@ -107,6 +121,7 @@ def _renamed(module: nn.Module, names: Mapping[str, str], own: State, source: st
                 f"{source}: expected {theirs} of shape {tuple(wanted[ours].shape)}, found "
                 f"{tuple(own[theirs].shape)}; the file is inconsistent."
             )
+    _check_numbers(source, dict(own))
     return {ours: own[theirs] for theirs, ours in expected.items()}
 
 
@@ -166,6 +181,7 @@ def open_released_decoder(path: Path) -> ReleasedDecoder:
         expected = decoder_base_keys(base) if header is None else set(header.decoder_base)
         _refuse(source, "missing key", [key for key in expected if key not in base])
         _refuse(source, "unknown key", [key for key in base if key not in expected])
+        _check_numbers(source, base)
     with torch.device("meta"):
         module = DecoderTaming(config)
     taming = _renamed(module, decoder_taming_names(), own, source)

@@ -53,7 +53,7 @@ def _encoder_config(state: Mapping[str, Tensor], heads: int, source: str) -> Str
         in_channels=first[1],
         width=first[0],
         multipliers=tuple(width // first[0] for width in widths),
-        blocks=len(levels[0]) if levels else 0,
+        blocks=max(map(len, levels), default=0),
         attention_levels=attended,
         heads=heads,
         features=features,
@@ -86,7 +86,7 @@ def unet_config(
         return UNetTamingConfig(
             encoder=_encoder_config(state, heads, source),
             widths=tuple(_shape(state, site.format(run[0]), source)[0] for run in levels),
-            blocks=len(levels[0]),
+            blocks=max(map(len, levels)),
             hidden=_shape(state, site.format(numbers[0]), source)[1],
             kind="released",
         )

@@ -19,7 +19,8 @@ from ..errors import CheckpointError
 _START, _END = 49406, 49407
 _HEAD_WIDTH = 64
 _OPEN_CLIP = "cond_stage_model.model."
-_CLIP = ("cond_stage_model.transformer.text_model.", "text_model.")
+# Folders that transformers 5 wrote have no prefix at all.
+_CLIP = ("cond_stage_model.transformer.text_model.", "text_model.", "")
 _PARTS = {
     "attn.in_proj_weight": "self_attn.in_proj_weight",
     "attn.in_proj_bias": "self_attn.in_proj_bias",

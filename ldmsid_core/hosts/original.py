@@ -6,8 +6,11 @@ of other widths load as well. Weights stay memory-mapped until they are cast or 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +28,7 @@ from .families import (
     prediction_type,
     refuse_other_families,
 )
+from .layout import unet_names, vae_names
 
 _CONFIGS = Path(__file__).parent / "configs"
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
@@ -147,26 +151,59 @@ def _vae_overrides(vae: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"block_out_channels": widths, "layers_per_block": max(numbers, default=1) + 1}
 
 
+@contextlib.contextmanager
+def _without_cast_warning() -> Iterator[None]:
+    """Diffusers warns of every cast, also where nothing has to stay in float32."""
+    logger = logging.getLogger("diffusers.models.modeling_utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "should be kept in float32: []" not in record.getMessage()
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
 def _load(kind: Any, host: OriginalHost, part: str, dtype: torch.dtype, overrides: Any) -> Any:
     family = "sd1" if host.cross_attention_width == 768 else "sd2"
     state = {k: v for k, v in host.state.items() if _TAMING not in k}
+    config = _CONFIGS / family / part
     try:
-        module = kind.from_single_file(
-            state, config=str(_CONFIGS / family / part), local_files_only=True, torch_dtype=dtype,
-            low_cpu_mem_usage=True, **overrides,
-        )  # fmt: skip
-    except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
+        with _without_cast_warning():
+            module = kind.from_single_file(
+                state, config=str(config), local_files_only=True, torch_dtype=dtype,
+                low_cpu_mem_usage=True, **overrides,
+            )  # fmt: skip
+    except NotImplementedError as error:  # diffusers moves tensors that the file lacks
+        raise _incomplete(host, part, _missing(kind, host, part, config, overrides)) from error
+    except (ValueError, RuntimeError, KeyError, IndexError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{host.path}: its {part} is incomplete or of another shape ({first})."
         ) from error
     missing = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
     if missing:
-        raise CheckpointError(
-            f"{host.path}: its {part} is incomplete, {len(missing)} tensors are missing, such as "
-            f"{missing[0]}; download it again."
-        )
+        raise _incomplete(host, part, missing)
     return module
+
+
+def _incomplete(host: OriginalHost, part: str, missing: list[str]) -> CheckpointError:
+    return CheckpointError(
+        f"{host.path}: its {part} is incomplete, {len(missing)} tensors are missing, such as "
+        f"{', '.join(missing[:2])} (diffusers' names); download it again."
+    )
+
+
+def _missing(kind: Any, host: OriginalHost, part: str, config: Path, overrides: Any) -> list[str]:
+    """Names, in diffusers, of the tensors that a file lacks."""
+    settings = json.loads((config / "config.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        wanted = kind.from_config({**settings, **overrides}).state_dict()
+    blocks = overrides["layers_per_block"]
+    names = unet_names(host.unet, blocks=blocks) if part == "unet" else vae_names(host.vae)
+    return sorted(set(wanted) - set(names.values()))
 
 
 def build_original(host: OriginalHost, *, dtype: torch.dtype) -> tuple[Any, Any]:

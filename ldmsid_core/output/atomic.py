@@ -12,7 +12,12 @@ from ..errors import OutputError
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError if a file is there that nobody allowed to replace."""
+    """Raise OutputError if a file is there that nobody allowed to replace, or a symbolic link."""
+    if path.is_symlink():
+        raise OutputError(
+            f"Expected a file name for the result, but {path} is a symbolic link; name the file "
+            "that it points to, or remove the link."
+        )
     if path.is_dir():
         raise OutputError(f"Expected a file name for the result, but {path} is a folder.")
     if path.exists() and not overwrite:

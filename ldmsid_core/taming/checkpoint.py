@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..pickled_file import PICKLED_ENDINGS
 from ..safetensors_file import read_safetensors, write_safetensors
 from .fusion import DecoderTaming
 from .header import TamingHeader
@@ -116,6 +117,12 @@ def _build(
     return unet, decoder
 
 
+def _is_pickled(path: Path) -> bool:
+    """Whether a file is a PyTorch checkpoint: by its ending, or a zip archive by another name."""
+    with path.open("rb") as stream:
+        return path.suffix.lower() in PICKLED_ENDINGS or stream.read(4) == b"PK\x03\x04"
+
+
 def read_taming_state(
     path: Path, *, dtype: torch.dtype | None = None
 ) -> tuple[dict[str, Tensor], TamingHeader]:
@@ -129,6 +136,12 @@ def read_taming_state(
         CheckpointError: If the file is missing, damaged or no taming checkpoint, or holds NaN.
         ConfigError: If the header has an unknown setting or one out of range.
     """
+    if path.is_file() and _is_pickled(path):
+        raise CheckpointError(
+            f"Expected a taming file (.safetensors), but {path} is a PyTorch checkpoint; turn "
+            "released checkpoints into a taming file with `ldmsid convert --unet ... --decoder "
+            "... -o NAME.safetensors`."
+        )
     state, metadata = read_safetensors(path, dtype=dtype)
     if _HEADER_KEY not in metadata:
         raise CheckpointError(

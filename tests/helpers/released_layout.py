@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ldmsid_core.taming.configs import (
@@ -241,9 +241,7 @@ def released_decoder_state(weights: Weights, vae: nn.Module | None = None) -> St
         vae: Base weights; None takes those of `weights`.
     """
     own = weights.decoder.state_dict()
-    fusions = {
-        theirs: own[ours] for theirs, ours in decoder_taming_names().items() if ours in own
-    }
+    fusions = {theirs: own[ours] for theirs, ours in decoder_taming_names().items() if ours in own}
     base = original_vae(weights.vae if vae is None else vae)
     return {**base, **fusions, "loss.logvar": torch.zeros(())}
 
@@ -294,3 +292,8 @@ def save_folder(path: Path, weights: Weights, *, variant: str | None = None) -> 
         module.save_pretrained(path / part, variant=variant)
     PNDMScheduler(prediction_type=weights.layout.prediction).save_pretrained(path / "scheduler")
     return path
+
+
+def state_without(path: Path, key: str) -> State:
+    """The tensors of a weight file but one."""
+    return {name: tensor for name, tensor in load_file(str(path)).items() if name != key}

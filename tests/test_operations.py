@@ -18,7 +18,7 @@ from ldmsid_core.taming.checkpoint import Taming, load_taming, save_taming, tami
 from ldmsid_core.taming.fusion import DecoderTaming
 from ldmsid_core.taming.unet_taming import UNetTaming
 
-KINDS = ("Conv1d", "Conv2d", "Linear", "GroupNorm")
+KINDS = ("Conv2d", "Linear", "GroupNorm")
 
 
 def recording_operations() -> tuple[Any, list[nn.Module]]:
@@ -73,9 +73,7 @@ class LateConv2d(nn.Conv2d):
     _load_from_state_dict = LateLinear._load_from_state_dict
 
 
-LATE = SimpleNamespace(
-    Conv1d=nn.Conv1d, Conv2d=LateConv2d, Linear=LateLinear, GroupNorm=nn.GroupNorm
-)
+LATE = SimpleNamespace(Conv2d=LateConv2d, Linear=LateLinear, GroupNorm=nn.GroupNorm)
 
 
 def with_parameters(module: nn.Module) -> list[nn.Module]:

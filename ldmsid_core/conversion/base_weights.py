@@ -12,7 +12,6 @@ from ..hosts.empty_prompt import empty_prompt_embedding, has_text_encoder
 from ..hosts.folder import FolderHost, build_folder, read_folder
 from ..hosts.layout import unet_names, vae_names
 from ..hosts.original import OriginalHost, read_original
-from ..weight_file import sha256_of
 
 State = dict[str, Tensor]
 
@@ -31,12 +30,6 @@ class BaseWeights:
     def path(self) -> Path:
         """Where it is."""
         return self.source.path
-
-    def sha256(self) -> str:
-        """Of the file, or of the folder's weight files together."""
-        if isinstance(self.source, FolderHost):
-            return self.source.sha256()
-        return sha256_of(self.source.path)
 
     def prompt_embedding(self) -> Tensor | None:
         """The empty prompt's; None without a text encoder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..errors import ConfigError, OutputError
 from ..output.atomic import check_folder, refuse_existing, written_atomically
@@ -26,7 +27,17 @@ def _released_unet(state: State, header: TamingHeader, name: str) -> State:
             f"{config.kind!r}, which the released layout cannot hold; train with kind 'released'."
         )
     names = unet_taming_names(config)
-    return {theirs: state[ours] for theirs, ours in names.items() if ours in state}
+    return {
+        theirs: _as_convolution(state[ours], theirs)
+        for theirs, ours in names.items()
+        if ours in state
+    }
+
+
+def _as_convolution(tensor: Tensor, key: str) -> Tensor:
+    """Attention's projections are 1x1 convolutions in the released layout."""
+    is_projection = key.endswith((".qkv.weight", ".proj_out.weight")) and tensor.ndim == 2
+    return tensor.unsqueeze(-1) if is_projection else tensor
 
 
 def _released_decoder(state: State, header: TamingHeader) -> State:

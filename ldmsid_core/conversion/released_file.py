@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..hosts.layout import unet_names
 from ..pickled_file import PICKLED_ENDINGS, read_pickled
+from ..taming.blocks import as_shape
 from ..taming.configs import DecoderTamingConfig, UNetTamingConfig
 from ..taming.fusion import DecoderTaming
 from ..taming.header import TamingHeader
@@ -115,6 +116,7 @@ def _renamed(module: nn.Module, names: Mapping[str, str], own: State, source: st
     expected = {theirs: ours for theirs, ours in names.items() if ours in wanted}
     _refuse(source, "missing key", [key for key in expected if key not in own])
     _refuse(source, "unknown key", [key for key in own if key not in expected])
+    own = {key: as_shape(t, tuple(wanted[expected[key]].shape)) for key, t in own.items()}
     for theirs, ours in expected.items():
         if own[theirs].shape != wanted[ours].shape:
             raise CheckpointError(

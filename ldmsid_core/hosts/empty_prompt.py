@@ -18,7 +18,8 @@ from ..errors import CheckpointError
 
 _START, _END = 49406, 49407
 _HEAD_WIDTH = 64
-_OPEN_CLIP = "cond_stage_model.model."
+# Of Stable Diffusion 2, and of files that newer code wrote, such as SD-Turbo.
+_OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 # Folders that transformers 5 wrote have no prefix at all.
 _CLIP = ("cond_stage_model.transformer.text_model.", "text_model.", "")
 _PARTS = {
@@ -73,12 +74,13 @@ def _layer_count(state: Mapping[str, Tensor], prefix: str) -> int:
 
 def _find(state: Mapping[str, Tensor]) -> _Encoder | None:
     """The text encoder of a checkpoint; None if it has none."""
-    if _OPEN_CLIP + "token_embedding.weight" in state:
-        layers = _OPEN_CLIP + "transformer.resblocks."
-        return _Encoder(
-            state, _OPEN_CLIP + "token_embedding.weight", _OPEN_CLIP + "positional_embedding",
-            layers, _OPEN_CLIP + "ln_final", _layer_count(state, layers) - 1, 0, functional.gelu,
-        )  # fmt: skip
+    for prefix in _OPEN_CLIP:
+        tokens, layers = prefix + "token_embedding.weight", prefix + "transformer.resblocks."
+        if tokens in state:
+            return _Encoder(
+                state, tokens, prefix + "positional_embedding", layers, prefix + "ln_final",
+                _layer_count(state, layers) - 1, 0, functional.gelu,
+            )  # fmt: skip
     for prefix in _CLIP:
         tokens = prefix + "embeddings.token_embedding.weight"
         if tokens not in state:

@@ -129,7 +129,6 @@ def attach_decoder_taming(
     Args:
         vae: An `AutoencoderKL`, frozen.
         taming: Modules of the same widths.
-        strength: 1 tames fully; 0 decodes plainly and skips the modules.
         strength: 1 tames fully; 0 leaves the host as it is and skips the modules.
 
     Yields:

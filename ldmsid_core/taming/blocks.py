@@ -67,29 +67,40 @@ class TimedResidualBlock(nn.Module):
         return self.skip(x) + h
 
 
+def as_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A 1x1 convolution's weight as a linear layer's, where that is what `shape` says.
+
+    Released checkpoints and older files of ours keep attention's projections as convolutions.
+    """
+    is_convolution = tensor.ndim == len(shape) + 1 == 3 and tensor.shape[-1] == 1
+    return tensor.squeeze(-1) if is_convolution else tensor
+
+
 class SelfAttention(nn.Module):
-    """ADM's attention block: GroupNorm, q k v split per head first, residual."""
+    """ADM's attention block: GroupNorm, q k v split per head first, residual.
+
+    Its projections are 1x1 convolutions, computed as linear layers on tokens: in channels-last
+    memory nothing has to be copied then.
+    """
 
     def __init__(self, channels: int, *, heads: int, operations: Operations = PLAIN) -> None:
         """Build for `heads` heads of `channels / heads` channels."""
         super().__init__()
         self.heads = heads
         self.norm = operations.GroupNorm(NORM_GROUPS, channels, eps=1e-5)
-        self.qkv = operations.Conv1d(channels, 3 * channels, 1)
-        self.out = operations.Conv1d(channels, channels, 1)
+        self.qkv = operations.Linear(channels, 3 * channels)
+        self.out = operations.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, h, w)` -> the same shape."""
         batch, channels, height, width = x.shape
-        flat = x.reshape(batch, channels, height * width)
-        qkv = self.qkv(self.norm(flat))
-        per_head = qkv.reshape(batch, self.heads, 3, channels // self.heads, height * width)
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        qkv = self.qkv(tokens).reshape(batch, -1, self.heads, 3, channels // self.heads)
         # Scaling q and k by d**-1/4 each, as ADM does, is the 1/sqrt(d) of SDPA.
-        # Contiguous tokens: with strided ones SDPA leaves its fast path, four times as slow.
-        query, key, value = per_head.transpose(-1, -2).contiguous().unbind(dim=2)
+        query, key, value = qkv.permute(3, 0, 2, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        mixed = mixed.transpose(-1, -2).reshape(batch, channels, height * width)
-        return (flat + self.out(mixed)).reshape(batch, channels, height, width)
+        mixed = self.out(mixed.transpose(1, 2).reshape(batch, -1, channels))
+        return x + mixed.transpose(1, 2).reshape(batch, channels, height, width)
 
 
 class ResidualBlock(nn.Module):

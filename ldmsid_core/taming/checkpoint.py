@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..pickled_file import PICKLED_ENDINGS
 from ..safetensors_file import read_safetensors, write_safetensors
+from .blocks import as_shape
 from .fusion import DecoderTaming
 from .header import TamingHeader
 from .operations import PLAIN, Operations
@@ -94,6 +95,7 @@ def _load_part(
             f"{source}: expected the keys its header describes; missing {len(missing)} "
             f"({', '.join(missing[:3])}), unknown {len(unknown)} ({', '.join(unknown[:3])})."
         )
+    state = {name: as_shape(t, tuple(wanted[name].shape)) for name, t in state.items()}
     for name, tensor in state.items():
         if tensor.shape != wanted[name].shape:
             raise CheckpointError(

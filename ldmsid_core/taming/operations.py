@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-# A namespace with the classes Conv1d, Conv2d, Linear and GroupNorm, like the module torch.nn.
+# A namespace with the classes Conv2d, Linear and GroupNorm, like the module torch.nn.
 Operations = Any
 PLAIN: Operations = cast(Operations, nn)
 

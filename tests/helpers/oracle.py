@@ -56,14 +56,14 @@ def attention(x: Tensor, s: State, heads: int) -> Tensor:
     batch, channels = x.shape[:2]
     flat = x.reshape(batch, channels, -1)
     normed = group_norm(flat, s["norm.weight"], s["norm.bias"], 1e-5)
-    qkv = s["qkv.weight"][:, :, 0] @ normed + s["qkv.bias"][:, None]
+    qkv = s["qkv.weight"] @ normed + s["qkv.bias"][:, None]
     d = channels // heads
     mixed = []
     for head in range(heads):
         q, k, v = qkv[:, head * 3 * d : (head + 1) * 3 * d].split(d, dim=1)
         weight = torch.softmax((q * d**-0.25).transpose(1, 2) @ (k * d**-0.25), dim=-1)
         mixed.append(v @ weight.transpose(1, 2))
-    out = s["out.weight"][:, :, 0] @ torch.cat(mixed, dim=1) + s["out.bias"][:, None]
+    out = s["out.weight"] @ torch.cat(mixed, dim=1) + s["out.bias"][:, None]
     return (flat + out).reshape(x.shape)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ldmsid_core.hosts.layout import to_diffusers, unet_names, vae_names
 from ldmsid_core.taming import released
+from ldmsid_core.taming.blocks import as_shape
 from ldmsid_core.taming.configs import (
     DecoderTamingConfig,
     StructureEncoderConfig,
@@ -24,7 +25,12 @@ State = dict[str, Tensor]
 
 def load_renamed(module: nn.Module, state: State, names: dict[str, str]) -> None:
     """Load the tensors that `names` lists and the state holds, strictly, without copies."""
-    ready = {ours: state[theirs] for theirs, ours in names.items() if theirs in state}
+    wanted = module.state_dict()
+    ready = {
+        ours: as_shape(state[theirs], tuple(wanted[ours].shape))
+        for theirs, ours in names.items()
+        if theirs in state
+    }
     module.load_state_dict(ready, assign=True)
     module.requires_grad_(False).eval()
 

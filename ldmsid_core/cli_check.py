@@ -119,20 +119,20 @@ def check_taming(
         CheckpointError: If a file is damaged.
         HostMismatchError: If the two do not fit.
     """
+    given = parse_ratio(ratio)
+    picture = None if raw is None else _middle(load_raw(raw), crop)
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
     path = find_model(taming, EMBEDDED.taming)
     loaded = load_taming(path, dtype=precision)
     report = _describe(loaded, path)
-    if host is None and raw is None and loaded.header.host_family != "tiny":
+    if host is None and picture is None and loaded.header.host_family != "tiny":
         return {**report, "host": "not checked: give --host"}
     found = load_host(find_model(host, EMBEDDED.host), dtype=precision)
     check_fit(found, loaded)
     report["host"] = f"{found.name} ({found.header.family}): fits"
-    if raw is None:
+    if picture is None:
         return report
-    given = parse_ratio(ratio)
-    picture = _middle(load_raw(raw), crop)
     amplification = auto_exposure_ratio(picture) if given is None else given
     settings = SamplingSettings(steps)
     residuals = _decode_both(

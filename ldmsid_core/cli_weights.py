@@ -35,8 +35,8 @@ from .errors import ConfigError
               help="Taming file to write, .safetensors; with --to-released a folder.")  # fmt: skip
 @click.option("--host", type=click.Path(path_type=Path),
               help="Stable Diffusion: what of the decoder equals it is left out.")  # fmt: skip
-@click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default="fp16",
-              show_default=True, help="What the weights are stored in.")  # fmt: skip
+@click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default=None,
+              help="What the weights are stored in; default: fp16.")  # fmt: skip
 @click.option("--decoder-latent-scale", type=click.Choice(["unscaled", "scaled"]), default=None,
               help="What the tamed decoder takes; `ldmsid check` tells.")  # fmt: skip
 @overwrite_option
@@ -58,7 +58,7 @@ def convert(**options: Any) -> None:
 
     if options["host"] is not None:
         options["host"] = find_model(options["host"], options["host"])
-    options["dtype"] = DTYPES[options["dtype"]]
+    options["dtype"] = DTYPES[options["dtype"] or "fp16"]
     made = convert_released(**options)
     if as_json:
         click.echo(json.dumps(made.report()))
@@ -72,9 +72,11 @@ def _export(taming: Path, options: dict[str, Any]) -> list[Path]:
     from .conversion.exporting import export_released
     from .model_files import find_model
 
-    given = [name for name in ("unet", "decoder", "host") if options[name] is not None]
+    others = ("unet", "decoder", "host", "dtype", "decoder_latent_scale")
+    given = [name for name in others if options[name] is not None]
     if given:
-        raise ConfigError(f"Expected --to-released alone, found --{given[0]} beside it.")
+        name = given[0].replace("_", "-")
+        raise ConfigError(f"Expected --to-released alone, found --{name} beside it; leave it out.")
     return export_released(
         find_model(taming, taming), options["output"], overwrite=options["overwrite"]
     )
@@ -85,9 +87,9 @@ def _export(taming: Path, options: dict[str, Any]) -> list[Path]:
 @host_option
 @click.option("--raw", type=click.Path(path_type=Path),
               help="A dark RAW: decode it both ways and tell which reconstructs.")  # fmt: skip
-@click.option("--ratio", default="auto", show_default=True, help="Exposure ratio of the RAW.")
-@click.option("--crop", type=click.IntRange(64, 8192), default=512, show_default=True,
-              help="Side of the middle part of the RAW to decode, packed pixels.")  # fmt: skip
+@click.option("--ratio", default=None, help="Exposure ratio of the RAW; default: auto.")
+@click.option("--crop", type=click.IntRange(64, 8192), default=None,
+              help="Side of the RAW's middle part, packed pixels; default: 512.")  # fmt: skip
 @steps_option
 @seed_option
 @device_option
@@ -101,8 +103,13 @@ def check(taming: Path, **options: Any) -> None:
     from .cli_check import check_taming
 
     set_threads(options.pop("threads"))
-    as_json, steps = options.pop("as_json"), options.pop("steps")
-    found = check_taming(taming, **options, **({} if steps is None else {"steps": steps}))
+    as_json = options.pop("as_json")
+    asked = {k: options.pop(k) for k in ("ratio", "crop", "steps") if options[k] is not None}
+    for name in ("ratio", "crop", "steps"):
+        options.pop(name, None)
+    if asked and options["raw"] is None:
+        raise ConfigError(f"Expected --raw with --{next(iter(asked))}, found none: name a RAW.")
+    found = check_taming(taming, **options, **asked)
     if as_json:
         click.echo(json.dumps(found))
         return

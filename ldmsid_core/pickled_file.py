@@ -8,6 +8,7 @@ and named.
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -28,16 +29,27 @@ _INERT_PREFIXES = (
     "pytorch_lightning.utilities.",
     "omegaconf.",
 )
-_INERT_NAMES = (
-    "main.SetupCallback",
-    "main.ImageLogger",
-    "main.CUDACallback",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "typing.Any",
-)
+_INERT_NAMES = {
+    "main.SetupCallback", "main.ImageLogger", "main.CUDACallback",
+    "numpy.dtype", "numpy.ndarray", "typing.Any",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core")
+      for name in ("scalar", "_reconstruct")),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__")
+      for name in ("dict", "list", "int", "float", "str", "bool", "tuple")),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath",
+                                     "PureWindowsPath")),
+}  # fmt: skip
+_DICTIONARY_NAMES = {
+    "collections.defaultdict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+}
 _MAX_DESCRIPTION_BYTES = 64 * 2**20
+# What a damaged description makes the unpickler raise.
+_DAMAGE = (
+    RuntimeError, ValueError, TypeError, LookupError, EOFError, OSError, AttributeError,
+    OverflowError, struct.error, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 class _Inert:
@@ -54,6 +66,13 @@ class _Inert:
 
     def __hash__(self) -> int:
         return id(self)
+
+
+class _PlainDictionary:
+    """Stands for a kind of dictionary: what it makes is a plain, empty one."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
+        return {}
 
 
 def _check_archive(path: Path) -> None:
@@ -98,7 +117,9 @@ def _inert_classes(path: Path) -> list[Any]:
     except Exception as error:
         raise _damaged(path, error) from error
     refused = [
-        name for name in wanted if name not in _INERT_NAMES and not name.startswith(_INERT_PREFIXES)
+        name
+        for name in wanted
+        if name not in _INERT_NAMES | _DICTIONARY_NAMES and not name.startswith(_INERT_PREFIXES)
     ]
     if refused:
         raise CheckpointError(
@@ -106,11 +127,19 @@ def _inert_classes(path: Path) -> list[Any]:
             f"{', '.join(refused[:3])}; it may be malicious and was not opened. Fetch the file "
             "from its authors."
         )
-    return [(type(name.rsplit(".", 1)[-1], (_Inert,), {}), name) for name in wanted]
+    return [(_stand_in(name), name) for name in wanted]
+
+
+def _stand_in(name: str) -> type:
+    kind = _PlainDictionary if name in _DICTIONARY_NAMES else _Inert
+    return type(name.rsplit(".", 1)[-1], (kind,), {})
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # PyTorch's own texts go on to advise loading the file without protection.
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+    if isinstance(error, pickle.UnpicklingError):
+        first = "its description cannot be read"
     return CheckpointError(
         f"Expected a PyTorch checkpoint, but {path} is damaged or of another kind ({first}); "
         "download it again."
@@ -140,8 +169,7 @@ def read_pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError,
-            AttributeError, IndexError, pickle.UnpicklingError) as error:  # fmt: skip
+    except _DAMAGE as error:
         if isinstance(error, CheckpointError):
             raise
         raise _damaged(path, error) from error

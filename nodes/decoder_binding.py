@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ldmsid_core.errors import HostMismatchError, LdmSidError, NonFiniteError, ShapeError
+from ..ldmsid_core.errors import LdmSidError, NonFiniteError, ShapeError
 from ..ldmsid_core.pipeline import RawBands, finish_image
 from ..ldmsid_core.taming.fusion import DecoderTaming
 from ..ldmsid_core.taming.sites import DECODER_SITES, DecoderSite
@@ -21,6 +21,8 @@ from ..ldmsid_core.wavelet import SubBands
 from .host_check import check_vae
 from .taming_model import TamingModel
 from .unet_binding import KEY
+
+_LAST = "decoder.conv_out"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -53,13 +55,25 @@ def _hook(
     return hook
 
 
-def _precise(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """The last convolution once more in float32: bf16 has only 8 bits of brightness."""
-    if output.dtype == torch.float32:
-        return output
-    x = inputs[0].float()
-    weight, bias = (p.to(x.device, x.dtype) for p in (module.weight, module.bias))  # type: ignore[union-attr]
-    return functional.conv2d(x, weight, bias, padding=module.padding)  # type: ignore[arg-type]
+def _precise(base: Mapping[str, Tensor]) -> Callable[..., Tensor]:
+    """A hook: the last convolution once more in float32, as bf16 has only 8 bits of brightness.
+
+    Args:
+        base: The taming file's own base decoder: where the host keeps layers off the device, its
+            patches are not in the layer's weight.
+    """
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if output.dtype == torch.float32:
+            return output
+        x = inputs[0].float()
+        weight, bias = (
+            base.get(f"{_LAST}.{name}", getattr(module, name)).to(x.device, x.dtype)
+            for name in ("weight", "bias")
+        )
+        return functional.conv2d(x, weight, bias, padding=module.padding)  # type: ignore[arg-type]
+
+    return hook
 
 
 @contextmanager
@@ -69,6 +83,7 @@ def hooked_decoder(
     bands: SubBands,
     *,
     strength: float,
+    base: Mapping[str, Tensor],
     fused: Callable[[], None],
 ) -> Iterator[None]:
     """Hook the three fusions into a VAE for the length of a `with` block.
@@ -78,6 +93,7 @@ def hooked_decoder(
         taming: Modules of the same widths; None decodes plainly.
         bands: Of the latent that is decoded.
         strength: 1 tames fully.
+        base: The taming file's own base decoder, as far as it is in use.
         fused: Called after each fusion; may raise to stop.
     """
     handles = []
@@ -87,8 +103,8 @@ def hooked_decoder(
             assert taming is not None
             hook = _hook(taming, site, bands, strength, fused)
             handles.append(block.register_forward_pre_hook(hook))
-        last = vae_model.get_submodule("decoder.conv_out")
-        handles.append(last.register_forward_hook(_precise))
+        last = vae_model.get_submodule(_LAST)
+        handles.append(last.register_forward_hook(_precise(base)))
         yield
     finally:
         for handle in handles:
@@ -157,24 +173,32 @@ def decode_tamed(
     if taming.header.decoder_latent_scale == "scaled":
         samples = samples * taming.header.latent_scale
     try:
-        pictures = _decode_each(vae, taming, split, samples, strength, bands.raw.file_name)
-    except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-    else:
-        return finish_image(torch.cat(pictures), bands.raw, split)
+        pictures = _decode_or_explain(vae, taming, split, samples, strength, bands.raw.file_name)
     finally:
         if taming.decoder_base and strength != 0.0:
             # Takes the file's own base decoder out again: a VAE may be saved without being loaded.
             mm.load_models_gpu([vae.patcher])
+    return finish_image(torch.cat(pictures), bands.raw, split)
+
+
+def _decode_or_explain(
+    vae: Any, taming: TamingModel, split: SubBands, samples: Tensor, strength: float,
+    file_name: str,
+) -> list[Tensor]:  # fmt: skip
+    """`_decode_each`, with lack of memory as one clear message."""
+    try:
+        return _decode_each(vae, taming, split, samples, strength, file_name)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
     # Outside the except block: the exception would keep the tensors alive.
     mm.soft_empty_cache()
     height, width = (8 * side for side in samples.shape[-2:])
     smaller = "" if vae.vae_dtype != torch.float32 else "start ComfyUI with --bf16-vae, "
     raise LdmSidError(
-        f"Not enough memory to decode {bands.raw.file_name} at {width}x{height} ({message}); close "
-        f"other programs, {smaller}or use a smaller frame."
+        f"Not enough memory to decode {file_name} at {width}x{height} ({message}); close other "
+        f"programs, {smaller}or use a smaller frame."
     )
 
 
@@ -195,6 +219,8 @@ def _decode_each(
     mm.load_models_gpu(patchers, memory_required=needed)
     progress = comfy.utils.ProgressBar((len(sites) + 1) * len(samples))
 
+    base = taming.decoder_base if sites else {}
+
     def step() -> None:
         mm.throw_exception_if_processing_interrupted()
         progress.update(1)
@@ -202,7 +228,9 @@ def _decode_each(
     pictures = []
     for index, sample in enumerate(samples):
         part, latent = _bands_of(split, index), _placed(sample[None], vae)
-        with hooked_decoder(vae.first_stage_model, net, part, strength=strength, fused=step):
+        with hooked_decoder(
+            vae.first_stage_model, net, part, strength=strength, base=base, fused=step
+        ):
             decoded = vae.first_stage_model.decode(latent)
         pictures.append(decoded.float().cpu())
         step()
@@ -221,7 +249,7 @@ def _culprit(
     """The module that spoiled a picture: it is decoded once more to find it."""
     model = vae.first_stage_model
     roots = {"VAE": model, **({} if net is None else {"decoder taming": net})}
-    with hooked_decoder(model, net, part, strength=strength, fused=lambda: None):
+    with hooked_decoder(model, net, part, strength=strength, base={}, fused=lambda: None):
         return first_non_finite(roots, lambda: model.decode(latent)) or "its last convolution"
 
 
@@ -230,20 +258,9 @@ def tamed_vae_patcher(vae: Any, taming: TamingModel) -> Any:
 
     The tensors go in as patches of a clone; the host takes them out again when it loads the VAE's
     own patcher.
-
-    Raises:
-        HostMismatchError: If a tensor has no place in the VAE.
     """
     if not taming.decoder_base:
         return vae.patcher
-    own = vae.first_stage_model.state_dict()
-    for name, tensor in taming.decoder_base.items():
-        found = tuple(own[name].shape) if name in own else "no such tensor"
-        if found != tuple(tensor.shape):
-            raise HostMismatchError(
-                f"Expected {name} of shape {tuple(tensor.shape)} in the VAE, as {taming.name} "
-                f"brings it, found {found}; load the VAE of the model it was trained with."
-            )
     patcher = vae.patcher.clone()
     patcher.add_patches({name: ("set", (t,)) for name, t in taming.decoder_base.items()})
     return patcher

@@ -9,6 +9,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import nn
 
 from ..ldmsid_core.errors import HostMismatchError
+from ..ldmsid_core.taming.base_sample import other_tensor
 from ..ldmsid_core.taming.sites import DECODER_SITES
 from .taming_model import TamingModel
 
@@ -73,11 +74,30 @@ def _output_channels(unet: nn.Module, path: str) -> int | None:
         return None
 
 
+def _check_decoder_base(model: nn.Module, taming: TamingModel) -> None:
+    """Refuse a VAE with no place for the file's own base decoder, or not the one it completes."""
+    own = model.state_dict()
+    for name, tensor in taming.decoder_base.items():
+        found = tuple(own[name].shape) if name in own else "no such tensor"
+        if found != tuple(tensor.shape):
+            raise HostMismatchError(
+                f"Expected {name} of shape {tuple(tensor.shape)} in the VAE, as {taming.name} "
+                f"brings it, found {found}; load the VAE of the model it was trained with."
+            )
+    other = other_tensor(taming.header.decoder_base_sample, own.get)
+    if other is not None:
+        raise HostMismatchError(
+            f"{other} of the VAE is not what {taming.name} was converted against; load the VAE of "
+            "that host, or convert again without --host."
+        )
+
+
 def check_vae(vae: Any, taming: TamingModel) -> None:
     """Refuse a VAE that decoder taming does not fit.
 
     Raises:
-        HostMismatchError: If its decoder has other stages or widths.
+        HostMismatchError: If its decoder has other stages or widths, or the taming file was
+            converted against another one.
     """
     model = vae.first_stage_model
     for site, width in zip(DECODER_SITES, taming.need_decoder().model.config.widths, strict=True):
@@ -92,3 +112,4 @@ def check_vae(vae: Any, taming: TamingModel) -> None:
                 f"{vae.latent_channels} latent channels) has {found or 'no such stage'}. Load the "
                 "VAE of the model it was trained with, or another taming file."
             )
+    _check_decoder_base(model, taming)

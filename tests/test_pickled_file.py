@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import pickle
 import struct
+import sys
 import zipfile
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.released_layout import save_lightning
@@ -58,6 +64,37 @@ def test_lightning_callbacks_as_keys(tmp_path: Path) -> None:
     assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in state.items())
     assert beside["epoch"] == 100 and beside["note"] == "text" and "state_dict" not in beside
     assert set(read_weights(path)) == set(state)
+
+
+def test_settings_of_every_kind_are_read_past(tmp_path: Path) -> None:
+    """What Lightning and omegaconf put beside the tensors, none of it needed."""
+    beside = {
+        "factory": defaultdict(dict, a=1),
+        "types": [dict, list, int, float, str, bool, tuple],
+        "any": Any,
+        "path": PurePosixPath("a/b"),
+        "score": np.float64(0.5),
+        "array": np.arange(3.0),
+    }
+    with _lightning_class("pytorch_lightning.utilities.parsing.AttributeDict", dict) as kind:
+        beside["hyper_parameters"] = kind(learning_rate=5e-5)
+        path = tmp_path / "settings.ckpt"
+        torch.save({"state_dict": {"a": torch.ones(2)}, **beside}, path)
+    tensors, _ = read_pickled(path)
+    assert torch.equal(tensors["a"], torch.ones(2))
+
+
+@contextlib.contextmanager
+def _lightning_class(name: str, base: type) -> Iterator[type]:
+    """A class under a module's name that is importable while it is pickled."""
+    module, _, short = name.rpartition(".")
+    made = type(short, (base,), {"__module__": module})
+    parts = module.split(".")
+    with pytest.MonkeyPatch.context() as patch:
+        for end in range(1, len(parts) + 1):
+            patch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(parts[end - 1]))
+        setattr(sys.modules[module], short, made)
+        yield made
 
 
 def test_bare_state_dict_parameters_and_views(tmp_path: Path) -> None:

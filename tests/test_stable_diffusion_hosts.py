@@ -181,12 +181,13 @@ def test_folders_that_are_no_host(tmp_path: Path) -> None:
 def test_check_fit(
     tmp_path: Path, small: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    lean, host = load_taming(small["lean"]), load_host(small["host"])
+    lean, host = load_taming(small["lean"]), load_host(small["other"])
+    with pytest.raises(HostMismatchError, match="is not what the taming file was converted"):
+        check_fit(load_host(small["host"]), lean)
     with caplog.at_level(logging.WARNING):
         check_fit(host, lean)
         assert not caplog.records
-        other = load_host(small["other"])
-        check_fit(host, replace(lean, header=replace(lean.header, host_sha256=other.sha256)))
+        check_fit(host, replace(lean, header=replace(lean.header, host_sha256="0" * 64)))
     assert "other weights of the family unet-64" in caplog.text
     for header in (
         replace(host.header, family="sd1"),

@@ -19,6 +19,7 @@ from ..hosts.families import (
     prediction_type,
 )
 from ..output.atomic import check_folder, refuse_existing
+from ..taming.base_sample import sample_of
 from ..taming.checkpoint import save_taming
 from ..taming.header import InputRecipe, TamingHeader
 from ..weight_file import sha256_of
@@ -119,6 +120,8 @@ def convert_released(
     base = None if host is None else read_base_weights(host)
     first = None if unet is None else open_released_unet(unet, heads=encoder_heads)
     second = None if decoder is None else open_released_decoder(decoder)
+    if first is not None and second is not None:
+        _check_halves(first, second)
     check_folder(output.parent)
     draft = _Draft()
     if first is not None:
@@ -137,6 +140,21 @@ def convert_released(
         output, header, sum(t.numel() for t in draft.state.values()),
         len(header.decoder_base), draft.notes, sha256_of(output),
     )  # fmt: skip
+
+
+def _check_halves(unet: ReleasedUNet, decoder: ReleasedDecoder) -> None:
+    """Refuse two exported halves of different taming files, or one of ours with one of theirs."""
+    shared = [
+        None if half.header is None else replace(
+            half.header, unet=None, decoder=None, decoder_base=(), decoder_base_sample={}
+        )
+        for half in (unet, decoder)
+    ]  # fmt: skip
+    if shared[0] != shared[1]:
+        raise CheckpointError(
+            "Expected --unet and --decoder from one taming file, or both as released, found halves "
+            "whose descriptions differ; convert them one by one."
+        )
 
 
 def _add_unet(draft: _Draft, released: ReleasedUNet, source: str, host: BaseWeights | None) -> None:
@@ -178,6 +196,8 @@ def _add_decoder(draft: _Draft, released: ReleasedDecoder, host: BaseWeights | N
         changed = _differing(released.base, host.decoder(released.base))
         always = [key for key in kept if key.startswith("post_quant_conv.")]
         kept = sorted({*changed, *always})
+        left = {key: tensor for key, tensor in released.base.items() if key not in kept}
+        draft.values["decoder_base_sample"] = sample_of(left)
         draft.notes.append(
             f"{len(changed)} of {len(released.base)} tensors of the base decoder differ from the "
             "host's and were kept."
@@ -207,6 +227,9 @@ def _differing(
         if other is None or other.shape != tensor.shape:
             changed.append(key)
             continue
+        if not (tensor.is_floating_point() and other.is_floating_point()):
+            changed.append(key)
+            continue
         coarse = min((tensor.dtype, other.dtype), key=lambda d: torch.finfo(d).bits)
         first, second = (t.reshape(-1)[:most].to(coarse) for t in (tensor, other))
         if not torch.equal(first, second):
@@ -217,32 +240,26 @@ def _differing(
 def _header(draft: _Draft, host: BaseWeights | None) -> TamingHeader:
     """Of an exported file its own, with the parts that are here; else what the weights show."""
     if draft.exported is not None:
+        _check_host(draft.exported, host)
         parts = {"unet": None, "decoder": None, "decoder_base": (), **draft.values}
         return replace(draft.exported, **parts)
     _describe_host(draft, host)
-    return TamingHeader(
+    header = TamingHeader(
         input_recipe=InputRecipe(white_balance="none"),
         training={"converted_from": "LDM-ISP, released checkpoints"},
         licence=LICENCE,
         **draft.values,
     )
+    _check_host(header, host)
+    return header
 
 
 def _describe_host(draft: _Draft, host: BaseWeights | None) -> None:
     """Family and prediction type, from the checkpoint's own UNet or from the host."""
     values = draft.values
     if host is not None:
-        width, prediction = host.source.cross_attention_width, host.source.prediction_type
-        trained = (
-            values.setdefault("cross_attention_width", width),
-            values.setdefault("prediction_type", prediction),
-        )
-        if trained != (width, prediction):
-            raise HostMismatchError(
-                f"The checkpoint was trained on a UNet with prompt width {trained[0]} and "
-                f"{trained[1]}, but {host.path} has {width} and {prediction}; give the host it was "
-                "trained with, or leave --host out."
-            )
+        values.setdefault("cross_attention_width", host.source.cross_attention_width)
+        values.setdefault("prediction_type", host.source.prediction_type)
         values["latent_scale"] = host.source.latent_scale
     if "cross_attention_width" not in values:
         values["cross_attention_width"] = 1024
@@ -253,3 +270,17 @@ def _describe_host(draft: _Draft, host: BaseWeights | None) -> None:
     values.setdefault("prediction_type", "epsilon")
     values.setdefault("latent_scale", LATENT_SCALE)
     values["host_family"] = family_name(values["cross_attention_width"], values["prediction_type"])
+
+
+def _check_host(header: TamingHeader, host: BaseWeights | None) -> None:
+    """Refuse a host of another family than the checkpoint was trained on."""
+    if host is None:
+        return
+    trained = (header.cross_attention_width, header.prediction_type)
+    given = (host.source.cross_attention_width, host.source.prediction_type)
+    if trained != given:
+        raise HostMismatchError(
+            f"The checkpoint was trained on a UNet with prompt width {trained[0]} and "
+            f"{trained[1]}, but {host.path} has {given[0]} and {given[1]}; give the host it was "
+            "trained with, or leave --host out."
+        )

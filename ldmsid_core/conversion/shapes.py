@@ -20,8 +20,14 @@ _LEVELS = 4
 
 
 def _shape(state: Mapping[str, Tensor], key: str, source: str) -> tuple[int, ...]:
+    """Of a convolution's weight or an attention's projection: at least two numbers."""
     if key not in state:
         raise CheckpointError(f"{source}: missing key {key}; the file is incomplete.")
+    if state[key].ndim < 2:
+        raise CheckpointError(
+            f"{source}: expected {key} as a convolution's weight, found shape "
+            f"{tuple(state[key].shape)}; the file is inconsistent."
+        )
     return tuple(state[key].shape)
 
 

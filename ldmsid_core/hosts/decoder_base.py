@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import HostMismatchError
+from ..taming.base_sample import other_tensor
 from .layout import to_diffusers, vae_names
 
 
@@ -29,13 +30,27 @@ def _placed(vae: nn.Module, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ready
 
 
-def check_decoder_base(vae: nn.Module, base: Mapping[str, Tensor]) -> None:
-    """Refuse a VAE of another shape.
+def check_decoder_base(
+    vae: nn.Module, base: Mapping[str, Tensor], sample: Mapping[str, list[float]]
+) -> None:
+    """Refuse a VAE of another shape, or whose other tensors are not those that were left out.
+
+    Args:
+        vae: diffusers' `AutoencoderKL`.
+        base: Tensors by their names in the original layout; may be empty.
+        sample: The header's `decoder_base_sample`.
 
     Raises:
-        HostMismatchError: If a tensor has no place there.
+        HostMismatchError: If a tensor has no place there, or is another decoder's.
     """
     _placed(vae, base)
+    own, names = dict(vae.named_parameters()), vae_names(sample)
+    other = other_tensor(sample, lambda name: own.get(names[name]))
+    if other is not None:
+        raise HostMismatchError(
+            f"{other} of the host's VAE is not what the taming file was converted against; use "
+            "that host, or convert again without --host."
+        )
 
 
 @contextlib.contextmanager

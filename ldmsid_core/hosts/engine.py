@@ -14,6 +14,8 @@ from ..errors import ConfigError, HostMismatchError, NonFiniteError
 from ..pipeline import DecodeLatent, SampleLatent
 from ..sampling_grid import DEFAULT_STEPS, initial_noise
 from ..taming.attach import (
+    Decode,
+    PredictNoise,
     attach_decoder_taming,
     attach_unet_taming,
     check_decoder,
@@ -85,7 +87,7 @@ def check_fit(host: Host, taming: Taming) -> None:
     try:
         check_unet(host.unet, taming.unet)
         check_decoder(host.vae, taming.decoder)
-        check_decoder_base(host.vae, taming.decoder_base)
+        check_decoder_base(host.vae, taming.decoder_base, header.decoder_base_sample)
     except HostMismatchError as error:
         raise HostMismatchError(
             f"{taming.name} does not fit the host {host.name}: {error} Use the host it was trained "
@@ -107,6 +109,62 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     # nn.Module's own `to`: diffusers' override warns about casts that are meant.
     nn.Module.to(module, device, dtype)
     nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """A host with taming attached: what `ready_engine` yields are its two methods."""
+
+    host: Host
+    taming: Taming
+    device: torch.device
+    dtype: torch.dtype
+    settings: SamplingSettings
+    progress: Progress | None
+    predict: PredictNoise
+    tamed_decode: Decode
+
+    def sample(self, bands: SubBands, seed: int) -> Tensor:
+        """The latent, as the tamed decoder takes it."""
+        host, taming, settings = self.host, self.taming, self.settings
+        assert taming.unet is not None and taming.prompt_embedding is not None
+        structure = _channels_last(bands.structure_input.to(self.device, self.dtype))
+        batch, _, height, width = structure.shape
+        context = taming.prompt_embedding.to(self.device, self.dtype).expand(batch, -1, -1)
+        channels = int(host.unet.config["in_channels"])
+        noise = initial_noise((batch, channels, height, width), seed)
+        networks = {"UNet": host.unet, "UNet taming": taming.unet}
+
+        def predict_noise(x: Tensor, t: Tensor) -> Tensor:
+            return self.predict(x, t, context, structure)
+
+        latent = sample_latent(
+            predict_noise,
+            _channels_last(noise.to(self.device, self.dtype)),
+            steps=settings.steps,
+            sampler=settings.sampler,
+            prediction_type=host.header.prediction_type,
+            seed=seed,
+            progress=self.progress,
+            culprit=lambda x, t: first_non_finite(networks, lambda: predict_noise(x, t)),
+        )
+        scaled = taming.header.decoder_latent_scale == "scaled"
+        return latent if scaled else latent / host.header.latent_scale
+
+    def decode(self, latent: Tensor, bands: SubBands) -> Tensor:
+        """The picture, `(B, 3, 8h, 8w)` model range, float32 on the CPU."""
+        assert self.taming.decoder is not None
+        placed = _channels_last(latent.to(self.device, self.dtype))
+        own = bands.to(self.device, self.dtype)
+        image = self.tamed_decode(placed, own)
+        if not torch.isfinite(image).all():
+            networks = {"VAE": self.host.vae, "decoder taming": self.taming.decoder}
+            where = first_non_finite(networks, lambda: self.tamed_decode(placed, own))
+            raise NonFiniteError(
+                f"The tamed decoder returned NaN or infinity, first in {where or 'its input'}; use "
+                "--dtype bf16 or fp32, and check that the weights are not damaged."
+            )
+        return image.float().cpu()
 
 
 @contextlib.contextmanager
@@ -136,14 +194,11 @@ def ready_engine(
         HostMismatchError: If the two do not fit.
     """
     check_fit(host, taming)
-    unet_taming, decoder_taming, prompt = taming.unet, taming.decoder, taming.prompt_embedding
-    assert unet_taming is not None and decoder_taming is not None and prompt is not None
+    unet_taming, decoder_taming = taming.unet, taming.decoder
+    assert unet_taming is not None and decoder_taming is not None
     for module in (host.unet, host.vae, unet_taming, decoder_taming):
         _place(module, device, dtype)
-    context = prompt.to(device, dtype)[None]
-    header, scale = taming.header, host.header.latent_scale
     base = taming.decoder_base if settings.decoder_strength != 0.0 else {}
-
     with (
         replaced_decoder(host.vae, base),
         upcast_attention(host.unet, host.vae),
@@ -153,41 +208,5 @@ def ready_engine(
         ) as tamed_decode,
         precise_output(host.vae),
     ):
-
-        def sample(bands: SubBands, seed: int) -> Tensor:
-            structure = _channels_last(bands.structure_input.to(device, dtype))
-            batch, _, height, width = structure.shape
-            channels = int(host.unet.config["in_channels"])
-            noise = initial_noise((batch, channels, height, width), seed)
-            noise = _channels_last(noise.to(device, dtype))
-
-            def predict_noise(x: Tensor, t: Tensor) -> Tensor:
-                return predict(x, t, context.expand(batch, -1, -1), structure)
-
-            networks = {"UNet": host.unet, "UNet taming": unet_taming}
-            latent = sample_latent(
-                predict_noise,
-                noise,
-                steps=settings.steps,
-                sampler=settings.sampler,
-                prediction_type=host.header.prediction_type,
-                seed=seed,
-                progress=progress,
-                culprit=lambda x, t: first_non_finite(networks, lambda: predict_noise(x, t)),
-            )
-            return latent if header.decoder_latent_scale == "scaled" else latent / scale
-
-        def decode(unscaled_latent: Tensor, bands: SubBands) -> Tensor:
-            latent = _channels_last(unscaled_latent.to(device, dtype))
-            placed = bands.to(device, dtype)
-            image: Tensor = tamed_decode(latent, placed)
-            if not torch.isfinite(image).all():
-                networks = {"VAE": host.vae, "decoder taming": decoder_taming}
-                where = first_non_finite(networks, lambda: tamed_decode(latent, placed))
-                raise NonFiniteError(
-                    f"The tamed decoder returned NaN or infinity, first in {where or 'its input'}; "
-                    "use --dtype bf16 or fp32, and check that the weights are not damaged."
-                )
-            return image.float().cpu()
-
-        yield sample, decode
+        engine = _Engine(host, taming, device, dtype, settings, progress, predict, tamed_decode)
+        yield engine.sample, engine.decode

@@ -1,7 +1,8 @@
 """Which Stable Diffusion some weights are: family, prediction type, latent scale.
 
-Shapes tell 1.x (prompts 768 wide) from 2.x (1024). Whether a 2.x UNet predicts noise or velocity
-shows in one bias that velocity training drove far from zero, which ComfyUI's detection reads too.
+Shapes tell 1.x (prompts 768 wide) from 2.x (1024). 1.x predicts noise. Whether a 2.x UNet predicts
+noise or velocity shows in one bias that velocity training drove far from zero, which ComfyUI's
+detection reads too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ..errors import HostMismatchError
 LATENT_SCALE = 0.18215
 _TELLING = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _VELOCITY_SPREAD = 0.09
+_FIRST_WIDTH = 768
 _FAMILIES = {
     (768, "epsilon"): "sd1",
     (768, "v_prediction"): "sd1-v",
@@ -40,6 +42,8 @@ def prediction_type(unet: Mapping[str, Tensor]) -> str:
         unet: In the original layout, without prefix.
     """
     bias = unet.get(_TELLING)
+    if cross_attention_width(unet) == _FIRST_WIDTH:
+        return "epsilon"
     if bias is not None and float(bias.float().std(unbiased=False)) > _VELOCITY_SPREAD:
         return "v_prediction"
     return "epsilon"
@@ -51,7 +55,9 @@ def cross_attention_width(unet: Mapping[str, Tensor]) -> int | None:
     Args:
         unet: In the original layout, without prefix.
     """
-    return next((int(v.shape[1]) for k, v in unet.items() if k.endswith("attn2.to_k.weight")), None)
+    keys = (k for k, v in unet.items() if k.endswith("attn2.to_k.weight") and v.ndim == 2)
+    key = next(keys, None)
+    return None if key is None else int(unet[key].shape[1])
 
 
 def refuse_other_families(unet: Mapping[str, Tensor], *, source: str) -> None:
@@ -67,7 +73,7 @@ def refuse_other_families(unet: Mapping[str, Tensor], *, source: str) -> None:
     expected = f"Expected Stable Diffusion 1.x or 2.x in {source}, found "
     advice = "; use the base model that the taming file was trained with, such as 2.1-base."
     first = unet.get("input_blocks.0.0.weight")
-    if first is None or cross_attention_width(unet) is None:
+    if first is None or first.ndim != 4 or cross_attention_width(unet) is None:
         raise HostMismatchError(expected + "no Stable Diffusion UNet" + advice)
     if any(key.startswith("label_emb.") for key in unet):
         raise HostMismatchError(

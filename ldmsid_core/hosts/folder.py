@@ -16,8 +16,8 @@ from ..weight_file import read_weights, sha256_of
 from .families import LATENT_SCALE, family_name
 
 _ENDINGS = (".safetensors", ".bin")
-_WEIGHTS = "diffusion_pytorch_model"
-_TEXT = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
+_WEIGHTS = ("diffusion_pytorch_model",)
+_TEXT_WEIGHTS = ("model", "pytorch_model")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -30,16 +30,26 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _weights_in(folder: Path) -> tuple[Path, str | None]:
-    """The weight file of a part, and its variant, such as fp16."""
+def _find_weights(folder: Path, names: tuple[str, ...]) -> tuple[Path, str | None] | None:
+    """The first weight file there is under these names, and its variant, such as fp16."""
     for ending in _ENDINGS:
         for variant in (None, "fp16", "bf16"):
-            name = f"{_WEIGHTS}{f'.{variant}' if variant else ''}{ending}"
-            if (folder / name).is_file():
-                return folder / name, variant
-    raise CheckpointError(
-        f"Expected {_WEIGHTS}.safetensors in {folder}, found none; download the folder again."
-    )
+            for name in names:
+                path = folder / f"{name}{f'.{variant}' if variant else ''}{ending}"
+                if path.is_file():
+                    return path, variant
+    return None
+
+
+def _weights_in(folder: Path) -> tuple[Path, str | None]:
+    """The weight file of a part, and its variant."""
+    found = _find_weights(folder, _WEIGHTS)
+    if found is None:
+        raise CheckpointError(
+            f"Expected {_WEIGHTS[0]}.safetensors in {folder}, found none; download the folder "
+            "again."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,8 @@ class FolderHost:
         """Tensors of `unet`, `vae` or `text_encoder` under diffusers' names, memory-mapped."""
         if part != "text_encoder":
             return read_weights(_weights_in(self.path / part)[0])
-        for name in _TEXT:
-            if (self.path / part / name).is_file():
-                return read_weights(self.path / part / name)
-        return {}
+        found = _find_weights(self.path / part, _TEXT_WEIGHTS)
+        return {} if found is None else read_weights(found[0])
 
     def sha256(self) -> str:
         """Of the UNet's and the VAE's weight files together."""
@@ -97,16 +105,22 @@ def read_folder(path: Path) -> FolderHost:
     scheduler = path / "scheduler" / "scheduler_config.json"
     settings = _read_json(scheduler) if scheduler.is_file() else {}
     width, channels = unet.get("cross_attention_dim"), unet.get("in_channels", 4)
-    if not isinstance(width, int) or channels != 4 or unet.get("addition_embed_type"):
+    extra = [
+        k for k in ("addition_embed_type", "class_embed_type", "num_class_embeds") if unet.get(k)
+    ]
+    if not isinstance(width, int) or channels != 4 or extra:
         raise HostMismatchError(
             f"Expected Stable Diffusion 1.x or 2.x in {path}, found a UNet with {channels} input "
-            f"channels and prompt width {width}; use the base model that the taming file was "
-            "trained with, such as 2.1-base."
+            f"channels, prompt width {width}{f' and {extra[0]}' if extra else ''}; use the base "
+            "model that the taming file was trained with, such as 2.1-base."
         )
-    return FolderHost(
-        path, unet, str(settings.get("prediction_type", "epsilon")),
-        float(vae.get("scaling_factor", LATENT_SCALE)),
-    )  # fmt: skip
+    scale = vae.get("scaling_factor", LATENT_SCALE)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not scale > 0:
+        raise CheckpointError(
+            f"Expected a scaling_factor above 0 in {path / 'vae' / 'config.json'}, found {scale!r}."
+        )
+    prediction = str(settings.get("prediction_type", "epsilon"))
+    return FolderHost(path, unet, prediction, float(scale))
 
 
 def build_folder(host: FolderHost, *, dtype: torch.dtype, parts: tuple[str, ...] = ("unet", "vae")

@@ -30,6 +30,7 @@ from .families import (
 )
 from .layout import unet_names, vae_names
 
+log = logging.getLogger(__name__)
 _CONFIGS = Path(__file__).parent / "configs"
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _TAMING = ".sft_layer."
@@ -177,7 +178,8 @@ def _load(kind: Any, host: OriginalHost, part: str, dtype: torch.dtype, override
                 low_cpu_mem_usage=True, **overrides,
             )  # fmt: skip
     except NotImplementedError as error:  # diffusers moves tensors that the file lacks
-        raise _incomplete(host, part, _missing(kind, host, part, config, overrides)) from error
+        missing = _missing(kind, host, part, config, overrides)
+        raise _incomplete(host, part, missing or ["unnamed ones"]) from error
     except (ValueError, RuntimeError, KeyError, IndexError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -186,7 +188,20 @@ def _load(kind: Any, host: OriginalHost, part: str, dtype: torch.dtype, override
     missing = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
     if missing:
         raise _incomplete(host, part, missing)
+    _warn_of_surplus(host, part, set(module.state_dict()), overrides["layers_per_block"])
     return module
+
+
+def _warn_of_surplus(host: OriginalHost, part: str, known: set[str], blocks: int) -> None:
+    """Say which tensors of a part have no place in the network, as add-ons bring them along."""
+    own = host.unet if part == "unet" else host.vae
+    names = unet_names(own, blocks=blocks) if part == "unet" else vae_names(own)
+    surplus = [key for key in own if names.get(key) not in known]
+    if surplus:
+        log.warning(
+            "%s: %d tensors of its %s have no place in Stable Diffusion and are not used, such as "
+            "%s", host.path, len(surplus), part, surplus[0],
+        )  # fmt: skip
 
 
 def _incomplete(host: OriginalHost, part: str, missing: list[str]) -> CheckpointError:

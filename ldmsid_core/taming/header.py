@@ -62,6 +62,7 @@ class TamingHeader:
         decoder: Shape of decoder taming; None if absent.
         decoder_base: Names, in the original layout, of tensors of a fine-tuned base decoder that
             the file carries; they stand in for the host's while its decoder is tamed.
+        decoder_base_sample: Some numbers of those that it leaves to the host, by name.
         training: Free summary of the training.
         licence: Of the weights.
         host_sha256: Of the host's weight file, where known.
@@ -77,6 +78,7 @@ class TamingHeader:
     unet: UNetTamingConfig | None = None
     decoder: DecoderTamingConfig | None = None
     decoder_base: tuple[str, ...] = ()
+    decoder_base_sample: dict[str, list[float]] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     host_sha256: str | None = None

@@ -66,6 +66,10 @@ def main(verbose: bool) -> None:
               help="Of UNet taming: 0 leaves the host untamed.")  # fmt: skip
 @click.option("--decoder-strength", type=click.FloatRange(0.0, 2.0), default=1.0,
               show_default=True, help="The same of decoder taming.")  # fmt: skip
+@click.option("--tile", type=int, default=None,
+              help="Sample in tiles of this side, in pixels; default: in one piece.")  # fmt: skip
+@click.option("--overlap", type=int, default=None,
+              help="Of neighbouring tiles, in pixels; default: 128.")  # fmt: skip
 @click.option("--rounding", default="nearest", show_default=True,
               type=click.Choice(["nearest", "released"]),
               help="released cuts fractions off, as published numbers do.")  # fmt: skip

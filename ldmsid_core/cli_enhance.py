@@ -35,6 +35,7 @@ from .raw.packed_raw import PackedRaw, RawMetadata
 from .raw.packing import check_exposure_ratio
 from .sampling_grid import DEFAULT_STEPS
 from .taming.checkpoint import Taming, load_taming
+from .tiling import DEFAULT_OVERLAP
 
 log = logging.getLogger(__name__)
 Report = dict[str, Any]
@@ -56,6 +57,8 @@ class EnhanceOptions:
     steps: int = DEFAULT_STEPS
     strength: float = 1.0
     decoder_strength: float = 1.0
+    tile: int | None = None
+    overlap: int | None = None
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
@@ -165,9 +168,13 @@ def _load_job(options: EnhanceOptions) -> _Job:
     if options.reference is not None and options.ratio != "auto":
         raise ConfigError("Expected either --ratio or --reference, found both.")
     parse_ratio(options.ratio)
+    if options.overlap is not None and options.tile is None:
+        raise ConfigError("Expected --tile with --overlap, found none: name the side of a tile.")
+    overlap = DEFAULT_OVERLAP if options.overlap is None else options.overlap
     settings = SamplingSettings(
-        options.steps, options.sampler, options.strength, options.decoder_strength
-    )
+        options.steps, options.sampler, options.strength, options.decoder_strength,
+        options.tile, overlap,
+    )  # fmt: skip
     reference = None if options.reference is None else load_metadata(options.reference)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
@@ -243,6 +250,8 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
         "sampler": options.sampler,
         "strength": options.strength,
         "decoder_strength": options.decoder_strength,
+        "tile": job.settings.tile,
+        "overlap": None if job.settings.tile is None else job.settings.overlap,
         "dtype": str(job.dtype).removeprefix("torch."),
         "host": job.host.name,
         "host_sha256": job.host.sha256,

@@ -19,6 +19,33 @@ from .errors import ConfigError, ShapeError
 
 WindowName = Literal["smooth", "released"]
 _RELEASED_VARIANCE = 0.01
+LATENT_PIXELS = 8
+# A Stable Diffusion halves its latent three times.
+_NETWORK_PIXELS = 64
+DEFAULT_OVERLAP = 128
+
+
+def check_tile(tile: int, overlap: int) -> None:
+    """Refuse tiles that no network takes.
+
+    Args:
+        tile: Side in pixels of the result.
+        overlap: Of neighbours, in pixels of the result.
+
+    Raises:
+        ConfigError: If the tile is no multiple of 64, the overlap none of 8, or not below it.
+    """
+    if tile < _NETWORK_PIXELS or tile % _NETWORK_PIXELS:
+        lower = max(_NETWORK_PIXELS, tile // _NETWORK_PIXELS * _NETWORK_PIXELS)
+        raise ConfigError(
+            f"Expected a tile that is a multiple of {_NETWORK_PIXELS} pixels, found {tile}; use "
+            f"{lower} or {lower + _NETWORK_PIXELS}."
+        )
+    if not 0 <= overlap < tile or overlap % LATENT_PIXELS:
+        raise ConfigError(
+            f"Expected an overlap that is a multiple of {LATENT_PIXELS} pixels and below the tile "
+            f"of {tile}, found {overlap}; a quarter of the tile is a good one."
+        )
 
 
 @dataclass(frozen=True)

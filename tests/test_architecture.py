@@ -31,7 +31,7 @@ ALLOWED = {
     "pipeline": {"errors", "wavelet", "raw", "taming"},
     "hosts": {
         "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",
-        "weight_file",
+        "weight_file", "tiling",
     },
     "evaluation": {"errors", "output", "raw", "evaluation"},
     "training": {

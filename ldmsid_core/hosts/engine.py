@@ -23,12 +23,14 @@ from ..taming.attach import (
 )
 from ..taming.checkpoint import Taming
 from ..taming.watch import first_non_finite
+from ..tiling import DEFAULT_OVERLAP, LATENT_PIXELS, check_tile, plan_tiles
 from ..wavelet import SubBands
 from .decoder_base import check_decoder_base, replaced_decoder
 from .host import Host
 from .precision import precise_output, upcast_attention
 from .sampling import Progress, sample_latent
 from .schedule import DEFAULT_SAMPLER
+from .tiled_sampling import tiled_prediction
 
 log = logging.getLogger(__name__)
 MAX_STRENGTH = 2.0
@@ -43,12 +45,17 @@ class SamplingSettings:
         sampler: One of `SAMPLER_NAMES`.
         strength: Of UNet taming; 1 tames fully, 0 not at all.
         decoder_strength: The same of decoder taming.
+        tile: Side of the tiles that each step is computed in, pixels of the result; None computes
+            the frame in one piece.
+        overlap: Of neighbouring tiles, pixels of the result.
     """
 
     steps: int = DEFAULT_STEPS
     sampler: str = DEFAULT_SAMPLER
     strength: float = 1.0
     decoder_strength: float = 1.0
+    tile: int | None = None
+    overlap: int = DEFAULT_OVERLAP
 
     def __post_init__(self) -> None:
         """Refuse a strength that is none."""
@@ -57,6 +64,8 @@ class SamplingSettings:
                 raise ConfigError(
                     f"Expected {name} from 0 to {MAX_STRENGTH:g}, found {getattr(self, name)}."
                 )
+        if self.tile is not None:
+            check_tile(self.tile, self.overlap)
 
 
 def check_fit(host: Host, taming: Taming) -> None:
@@ -135,8 +144,14 @@ class _Engine:
         noise = initial_noise((batch, channels, height, width), seed)
         networks = {"UNet": host.unet, "UNet taming": taming.unet}
 
+        predict = self.predict
+        if settings.tile is not None:
+            tile, overlap = (side // LATENT_PIXELS for side in (settings.tile, settings.overlap))
+            layout = plan_tiles(height, width, tile=tile, overlap=overlap)
+            predict = tiled_prediction(predict, layout)
+
         def predict_noise(x: Tensor, t: Tensor) -> Tensor:
-            return self.predict(x, t, context, structure)
+            return predict(x, t, context, structure)
 
         latent = sample_latent(
             predict_noise,

@@ -1,0 +1,109 @@
+"""Sampling in tiles: the released implementation's vectors, and what the engine makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import golden as g
+from helpers import released_hosts as hosts
+from helpers.raws import write_test_dng
+from helpers.tiny_model import load_model
+
+from ldmsid_core.cli_enhance import EnhanceOptions, enhance_files
+from ldmsid_core.errors import ConfigError
+from ldmsid_core.hosts.engine import SamplingSettings, ready_engine
+from ldmsid_core.hosts.tiled_sampling import tiled_prediction
+from ldmsid_core.output.writers import read_settings
+from ldmsid_core.taming.attach import attach_unet_taming
+from ldmsid_core.tiling import plan_tiles
+from ldmsid_core.wavelet import SubBands, split_bands
+
+CPU = torch.device("cpu")
+# As for the untiled network: two float32 implementations of the same formulas.
+NETWORK = 2e-5
+
+
+@pytest.fixture(autouse=True)
+def _no_grad() -> object:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+def random_bands(height: int, width: int, *, batch: int = 1) -> SubBands:
+    generator = torch.Generator().manual_seed(height + width)
+    return split_bands(torch.rand(batch, 4, height, width, generator=generator) * 2 - 1)
+
+
+def test_golden_canvas_unet() -> None:
+    vectors, described = g.load_golden("canvas"), g.load_golden("unet")
+    case = vectors.cases["unet"]
+    config = case["predictor"]
+    encoder = described.metadata["encoder_config"][config]
+    unet_config = described.metadata["unet_config"][config]
+    state = g.weights(vectors.tag, g.manifest(f"ckpt_unet_{config}"), "unit")
+    taming = hosts.build_taming(hosts.taming_config(encoder, unet_config, state), state)
+    unet = hosts.build_unet(unet_config, state)
+    latent, low = vectors["unet.in.x"], vectors["unet.in.struct_x"]
+    layout = plan_tiles(
+        *latent.shape[-2:], tile=case["tile_size"], overlap=case["tile_overlap"], window="released"
+    )
+    assert len(layout.tiles()) == case["tiles"]
+    with attach_unet_taming(unet, taming) as predict:
+        for batch in (1, 4):
+            found = tiled_prediction(predict, layout, batch=batch)(
+                latent, vectors["unet.in.t"], vectors["unet.in.context"], low
+            )
+            g.assert_close(found, vectors["unet.out.eps"], NETWORK, f"{batch} tiles a call")
+
+
+def sample(tmp_path: Path, bands: SubBands, **settings: int) -> torch.Tensor:
+    host, taming = load_model(tmp_path)
+    chosen = SamplingSettings(steps=2, **settings)
+    with ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _):
+        return run(bands, 3)
+
+
+def test_one_tile_is_the_whole_frame(tmp_path: Path) -> None:
+    bands = random_bands(128, 192)
+    whole = sample(tmp_path, bands)
+    torch.testing.assert_close(sample(tmp_path, bands, tile=192), whole, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_tiles_of_a_frame_that_does_not_divide(tmp_path: Path, batch: int) -> None:
+    bands = random_bands(192, 320, batch=batch)
+    whole = sample(tmp_path, bands)
+    tiled = sample(tmp_path, bands, tile=128, overlap=32)
+    assert tiled.shape == whole.shape == (batch, 4, 24, 40)
+    assert tiled.isfinite().all() and not torch.equal(tiled, whole)
+    assert torch.equal(tiled, sample(tmp_path, bands, tile=128, overlap=32))
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "words"),
+    [
+        (32, 0, "multiple of 64 pixels, found 32; use 64 or 128"),
+        (500, 128, "multiple of 64 pixels, found 500; use 448 or 512"),
+        (128, 128, "below the tile of 128, found 128"),
+        (128, 12, "multiple of 8 pixels and below the tile of 128, found 12"),
+        (128, -8, "found -8"),
+    ],
+)
+def test_tiles_that_no_network_takes(tile: int, overlap: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SamplingSettings(tile=tile, overlap=overlap)
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    raw = tmp_path / "a.dng"
+    write_test_dng(raw)
+    fixed = {"steps": 1, "quiet": True, "dtype": "fp32"}
+    with pytest.raises(ConfigError, match="Expected --tile with --overlap"):
+        enhance_files([str(raw)], EnhanceOptions(tmp_path / "out", overlap=32, **fixed))
+    (report,) = enhance_files(
+        [str(raw)], EnhanceOptions(tmp_path / "out", tile=64, overlap=16, **fixed)
+    )
+    settings = read_settings(Path(report["output"]))
+    assert settings is not None and '"tile": 64' in settings and '"overlap": 16' in settings

@@ -114,7 +114,7 @@ def _inert_classes(path: Path) -> list[Any]:
     """
     try:
         wanted = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except Exception as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from error
     refused = [
         name
@@ -190,13 +190,22 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     if not found:
         raise CheckpointError(f"Expected named tensors in {path}, found none; choose a checkpoint.")
     for name, tensor in found.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise CheckpointError(
-                f"{path}: expected {name} as a plain tensor, found a {tensor.layout} one on "
-                f"{tensor.device}; choose another file."
-            )
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(
-                f"{path}: {name} claims {tuple(tensor.shape)} but holds less; the file is refused."
-            )
+        check_plain(name, tensor, path)
     return found
+
+
+def check_plain(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse a tensor that is not plain numbers, or claims more of them than are stored.
+
+    Raises:
+        CheckpointError: Which names tensor and file.
+    """
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise CheckpointError(
+            f"{path}: expected {name} as a plain tensor, found a {tensor.layout} one on "
+            f"{tensor.device}; choose another file."
+        )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{path}: {name} claims {tuple(tensor.shape)} but holds less; the file is refused."
+        )

@@ -17,6 +17,7 @@ from ldmsid_core.conversion.importing import convert_released
 from ldmsid_core.errors import CheckpointError, HostMismatchError
 from ldmsid_core.hosts.families import prediction_type
 from ldmsid_core.hosts.folder import read_folder
+from ldmsid_core.hosts.host import load_host
 from ldmsid_core.taming.base_sample import other_tensor, sample_of
 from ldmsid_core.taming.checkpoint import read_taming_state, save_taming
 
@@ -52,6 +53,36 @@ def test_halves_of_two_files_are_refused(tmp_path: Path, exported: dict[str, Pat
     assert not output.exists()
     convert_released(output, unet=exported["unet"], decoder=exported["decoder"])
     assert output.read_bytes() == exported["taming"].read_bytes()
+
+
+def test_a_prompt_that_claims_more_than_it_holds(tmp_path: Path, exported: dict[str, Path]) -> None:
+    content = torch.load(exported["unet"], weights_only=True)
+    content["prompt_embedding"] = torch.zeros(1).expand(10**6, 10**6)
+    path = tmp_path / "unet.ckpt"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="prompt_embedding claims"):
+        convert_released(tmp_path / "t.safetensors", unet=path)
+
+
+def test_a_unet_half_keeps_nothing_of_the_decoder(
+    tmp_path: Path, weights: r.Weights, exported: dict[str, Path]
+) -> None:
+    state, header = read_taming_state(exported["taming"])
+    sampled = replace(header, decoder_base_sample={"decoder.conv_in.weight": [0.5]})
+    taming = tmp_path / "t.safetensors"
+    save_taming(taming, sampled, state, dtype=torch.float16)
+    unet, decoder = export_released(taming, tmp_path / "out")
+    for half, kept in ((unet, {}), (decoder, sampled.decoder_base_sample)):
+        name = "unet" if half == unet else "decoder"
+        made = convert_released(tmp_path / f"{name}.safetensors", **{name: half})
+        assert made.header.decoder_base_sample == kept
+
+
+@pytest.mark.parametrize("scale", [torch.ones(2), torch.tensor(0.0), torch.tensor(float("nan"))])
+def test_a_scale_that_is_none(tmp_path: Path, weights: r.Weights, scale: torch.Tensor) -> None:
+    state = {**r.host_state(weights), "scale_factor": scale}
+    with pytest.raises(CheckpointError, match="scale_factor as one number above 0"):
+        load_host(r.save_single(tmp_path / "host.safetensors", state))
 
 
 def test_an_exported_half_keeps_to_its_family(tmp_path: Path, exported: dict[str, Path]) -> None:

@@ -241,8 +241,10 @@ def _header(draft: _Draft, host: BaseWeights | None) -> TamingHeader:
     """Of an exported file its own, with the parts that are here; else what the weights show."""
     if draft.exported is not None:
         _check_host(draft.exported, host)
-        parts = {"unet": None, "decoder": None, "decoder_base": (), **draft.values}
-        return replace(draft.exported, **parts)
+        parts: dict[str, Any] = {"unet": None, "decoder": None, "decoder_base": ()}
+        if "decoder" not in draft.values:
+            parts["decoder_base_sample"] = {}
+        return replace(draft.exported, **{**parts, **draft.values})
     _describe_host(draft, host)
     header = TamingHeader(
         input_recipe=InputRecipe(white_balance="none"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..hosts.layout import unet_names
-from ..pickled_file import PICKLED_ENDINGS, read_pickled
+from ..pickled_file import PICKLED_ENDINGS, check_plain, read_pickled
 from ..taming.blocks import as_shape
 from ..taming.configs import DecoderTamingConfig, UNetTamingConfig
 from ..taming.fusion import DecoderTaming
@@ -84,7 +84,10 @@ def _open(path: Path) -> tuple[State, TamingHeader | None, Tensor | None]:
     text: Any = beside.get(HEADER_KEY)
     prompt: Any = beside.get(PROMPT_KEY)
     header = TamingHeader.from_json(text, source=str(path)) if isinstance(text, str) else None
-    return state, header, prompt if isinstance(prompt, Tensor) else None
+    if not isinstance(prompt, Tensor):
+        return state, header, None
+    check_plain(PROMPT_KEY, prompt, path)
+    return state, header, prompt
 
 
 def _refuse(source: str, what: str, keys: list[str]) -> None:

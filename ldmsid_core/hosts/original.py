@@ -79,9 +79,20 @@ class OriginalHost:
 
     @property
     def latent_scale(self) -> float:
-        """The file's own, where it has one, or Stable Diffusion's."""
+        """The file's own, where it has one, or Stable Diffusion's.
+
+        Raises:
+            CheckpointError: If the file's own is no number above 0.
+        """
         stored = self.state.get("scale_factor")
-        return LATENT_SCALE if stored is None else float(stored)
+        if stored is None:
+            return LATENT_SCALE
+        if stored.numel() != 1 or not 0.0 < stored.item() < float("inf"):
+            raise CheckpointError(
+                f"Expected scale_factor as one number above 0 in {self.path}, found "
+                f"{tuple(stored.shape)} {stored.reshape(-1)[:1].tolist()}; download it again."
+            )
+        return float(stored.item())
 
     @property
     def family(self) -> str:

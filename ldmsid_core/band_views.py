@@ -15,6 +15,24 @@ _DETAIL_GAIN = 2.0
 _SWAPPED_AXES = 4
 
 
+def amplified_low_band(bands: SubBands, raw: PackedRaw, recipe: InputRecipe) -> Tensor:
+    """The level-3 `ll` developed like a photograph, with its padding and not turned.
+
+    Args:
+        bands: Split with `recipe`.
+        raw: The file they came from.
+        recipe: Tells which white balance the planes already had.
+
+    Returns:
+        `(B, 3, h, w)` unit range, one pixel a latent.
+    """
+    gain = 2.0**LEVELS  # a flat picture's ll doubles at each level
+    light = (bands.ll[LEVELS - 1].float() / gain + 1.0) / 2.0
+    had = recipe_white_balance(raw, recipe)
+    left = [wanted / given for wanted, given in zip(raw.white_balance, had, strict=True)]
+    return develop_planes(light, white_balance=left, xyz_to_camera=raw.xyz_to_camera)
+
+
 def low_band_picture(bands: SubBands, raw: PackedRaw, recipe: InputRecipe) -> Tensor:
     """The level-3 `ll` developed like a photograph: what generates the content.
 
@@ -26,14 +44,8 @@ def low_band_picture(bands: SubBands, raw: PackedRaw, recipe: InputRecipe) -> Te
     Returns:
         `(B, 3, H/16, W/16)` of the sensor's H and W, unit range, upright.
     """
-    gain = 2.0**LEVELS  # a flat picture's ll doubles at each level
-    light = (bands.ll[LEVELS - 1].float() / gain + 1.0) / 2.0
     height, width = (-(-side // 2**LEVELS) for side in bands.content_size)
-    had = recipe_white_balance(raw, recipe)
-    left = [wanted / given for wanted, given in zip(raw.white_balance, had, strict=True)]
-    picture = develop_planes(
-        light[:, :, :height, :width], white_balance=left, xyz_to_camera=raw.xyz_to_camera
-    )
+    picture = amplified_low_band(bands, raw, recipe)[:, :, :height, :width]
     return apply_orientation(picture, raw.orientation).contiguous()
 
 

@@ -22,6 +22,7 @@ from .cli_options import (
     set_threads,
     steps_option,
     threads_option,
+    tile_options,
 )
 from .cli_weights import check, convert
 
@@ -66,10 +67,13 @@ def main(verbose: bool) -> None:
               help="Of UNet taming: 0 leaves the host untamed.")  # fmt: skip
 @click.option("--decoder-strength", type=click.FloatRange(0.0, 2.0), default=1.0,
               show_default=True, help="The same of decoder taming.")  # fmt: skip
-@click.option("--tile", type=int, default=None,
-              help="Sample in tiles of this side, in pixels; default: in one piece.")  # fmt: skip
-@click.option("--overlap", type=int, default=None,
-              help="Of neighbouring tiles, in pixels; default: 128.")  # fmt: skip
+@tile_options
+@click.option("--crop", default=None, metavar="X,Y,W,H",
+              help="Only this part of the picture, in pixels: a quick test.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only say what it would take.")
+@click.option("--recipe", default="default", show_default=True,
+              type=click.Choice(["default", "released"]),
+              help="released: the authors' 200 steps and tiles, to compare with.")  # fmt: skip
 @click.option("--rounding", default="nearest", show_default=True,
               type=click.Choice(["nearest", "released"]),
               help="released cuts fractions off, as published numbers do.")  # fmt: skip
@@ -82,13 +86,13 @@ def enhance(**options: Any) -> None:
 
     A file that fails is reported and the others go on; the exit code is then 1.
     """
-    from .cli_enhance import EnhanceOptions, enhance_files
+    from .cli_enhance import enhance_files
+    from .cli_enhance_options import EnhanceOptions
 
     set_threads(options.pop("threads"))
-    steps = options.pop("steps")
     as_json, quiet = options.pop("as_json"), options["quiet"]
     raws = options.pop("raws")
-    settings = EnhanceOptions(**options, **({} if steps is None else {"steps": steps}))
+    settings = EnhanceOptions(**options)
     reports = enhance_files(raws, settings)
     failed = [r for r in reports if "error" in r]
     if as_json:
@@ -96,9 +100,11 @@ def enhance(**options: Any) -> None:
     for report in reports:
         if "error" in report:
             click.echo(f"ldmsid: {report['error']}", err=True)
-        elif not quiet and not as_json:
+        elif not as_json and (settings.dry_run or not quiet):
             click.echo(
-                f"{report['output']}  ratio {report['exposure_ratio']:.4g}  "
+                f"{report['raw']}: {report['estimate']}"
+                if settings.dry_run
+                else f"{report['output']}  ratio {report['exposure_ratio']:.4g}  "
                 f"{report['seconds']:.1f} s"
             )
     if failed:

@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from .cli_enhance import parse_ratio
 from .hosts.dtypes import choose_device, choose_dtype
-from .hosts.engine import SamplingSettings, check_fit, ready_engine
+from .hosts.engine import ready_engine
+from .hosts.fit import check_fit
 from .hosts.host import Host, load_host
+from .hosts.settings import SamplingSettings
 from .model_files import EMBEDDED, find_model
 from .pipeline import prepare_bands, to_unit_range
 from .raw.exposure import auto_exposure_ratio

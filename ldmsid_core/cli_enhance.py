@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import logging
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,55 +14,39 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .errors import ConfigError, LdmSidError, UnsupportedRawError
+from .band_views import amplified_low_band
+from .cli_enhance_options import EnhanceOptions
+from .cli_files import find_raws, output_paths
+from .crop import Crop, crop_on_sensor
+from .errors import ConfigError, LdmSidError
 from .hosts.dtypes import choose_device, choose_dtype
-from .hosts.engine import (
-    SamplingSettings,
-    check_fit,
-    ready_engine,
-)
+from .hosts.engine import Engine, attached_engine
+from .hosts.fit import check_fit
 from .hosts.host import Host, load_host
-from .hosts.schedule import DEFAULT_SAMPLER
+from .hosts.region import enhance_region
+from .hosts.settings import SamplingSettings
+from .memory import is_out_of_memory
 from .model_files import EMBEDDED, find_model
 from .output.atomic import check_folder, refuse_existing
 from .output.settings import OutputInfo
 from .output.writers import suffix_of, write_image
-from .pipeline import enhance
+from .pipeline import Enhanced, finish_image, prepare_bands, recipe_white_balance
 from .raw.exposure import auto_exposure_ratio, reference_exposure_ratio
-from .raw.loader import RAW_EXTENSIONS, load_gps, load_metadata, load_raw
+from .raw.loader import load_gps, load_metadata, load_raw
 from .raw.packed_raw import PackedRaw, RawMetadata
 from .raw.packing import check_exposure_ratio
-from .sampling_grid import DEFAULT_STEPS
+from .released_recipe import decode_released
 from .taming.checkpoint import Taming, load_taming
-from .tiling import DEFAULT_OVERLAP
+from .tiling import LATENT_PIXELS
+from .wavelet import LEVELS, PAD_MULTIPLE, merge_bands
 
 log = logging.getLogger(__name__)
 Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EnhanceOptions:
-    """Options of the command; see its help."""
-
-    output: Path
-    ratio: str = "auto"
-    reference: Path | None = None
-    output_format: str = "png"
-    rounding: str = "nearest"
-    sampler: str = DEFAULT_SAMPLER
-    host: Path | None = None
-    taming: Path | None = None
-    keep_gps: bool = False
-    steps: int = DEFAULT_STEPS
-    strength: float = 1.0
-    decoder_strength: float = 1.0
-    tile: int | None = None
-    overlap: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-    overwrite: bool = False
-    quiet: bool = False
+# Settings that a result tells.
+_KEPT = (
+    "steps", "sampler", "strength", "decoder_strength", "tile", "overlap", "start", "decode",
+    "decode_tile",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,50 +60,6 @@ class _Job:
     dtype: torch.dtype
     settings: SamplingSettings
     reference: RawMetadata | None
-
-
-def find_raws(names: Sequence[str]) -> tuple[list[Path], list[Report]]:
-    """The files that names, folders and globs stand for, in order and without repeats.
-
-    Returns:
-        The files, and a report with an error for each folder or glob that holds none.
-    """
-    found: dict[Path, None] = {}
-    reports: list[Report] = []
-    for name in names:
-        try:
-            found.update(dict.fromkeys(_files_of(name)))
-        except LdmSidError as error:
-            reports.append({"raw": name, "error": " ".join(str(error).split())})
-    return list(found), reports
-
-
-def _files_of(name: str) -> list[Path]:
-    """The files of one argument.
-
-    Raises:
-        UnsupportedRawError: If a folder or a glob holds no RAW file.
-    """
-    path = Path(name)
-    if path.is_dir():
-        try:
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in RAW_EXTENSIONS)
-        except OSError as error:
-            raise UnsupportedRawError(
-                f"Cannot read the folder {path}: {error.strerror}; check its permissions."
-            ) from error
-        if not inside:
-            raise UnsupportedRawError(
-                f"Expected RAW files in the folder {path}, found none; known endings are "
-                f"{' '.join(RAW_EXTENSIONS)}."
-            )
-        return inside
-    if not path.exists() and glob.has_magic(name):
-        inside = sorted(Path(p) for p in glob.glob(name))
-        if not inside:
-            raise UnsupportedRawError(f"Expected files that match {name}, found none; check it.")
-        return inside
-    return [path]
 
 
 def parse_ratio(text: str) -> float | None:
@@ -138,22 +77,6 @@ def parse_ratio(text: str) -> float | None:
     return check_exposure_ratio(value)
 
 
-def _output_paths(raws: list[Path], options: EnhanceOptions) -> dict[Path, Path]:
-    """One result per file; files that share a stem get their ending into the name."""
-    suffix = suffix_of(options.output_format)
-    stems = Counter(raw.stem.lower() for raw in raws)
-    places: dict[Path, Path] = {}
-    taken: set[str] = set()
-    for raw in raws:
-        stem = raw.stem if stems[raw.stem.lower()] == 1 else f"{raw.stem}_{raw.suffix[1:]}"
-        name, number = stem, 2
-        while name.lower() in taken:
-            name, number = f"{stem}_{number}", number + 1
-        taken.add(name.lower())
-        places[raw] = options.output / f"{name}{suffix}"
-    return places
-
-
 def _ratio_for(raw: PackedRaw, job: _Job) -> tuple[float, str]:
     if job.reference is not None and job.options.reference is not None:
         name = job.options.reference.name
@@ -168,13 +91,7 @@ def _load_job(options: EnhanceOptions) -> _Job:
     if options.reference is not None and options.ratio != "auto":
         raise ConfigError("Expected either --ratio or --reference, found both.")
     parse_ratio(options.ratio)
-    if options.overlap is not None and options.tile is None:
-        raise ConfigError("Expected --tile with --overlap, found none: name the side of a tile.")
-    overlap = DEFAULT_OVERLAP if options.overlap is None else options.overlap
-    settings = SamplingSettings(
-        options.steps, options.sampler, options.strength, options.decoder_strength,
-        options.tile, overlap,
-    )  # fmt: skip
+    settings, _ = options.settings(), options.region()
     reference = None if options.reference is None else load_metadata(options.reference)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
@@ -202,7 +119,7 @@ def enhance_files(names: Sequence[str], options: EnhanceOptions) -> list[Report]
     raws, reports = find_raws(names)
     if not raws:
         return reports
-    places = _output_paths(raws, options)
+    places = output_paths(raws, options.output, suffix_of(options.output_format))
     job = _load_job(options)
     for raw in raws:
         try:
@@ -216,21 +133,28 @@ def enhance_files(names: Sequence[str], options: EnhanceOptions) -> list[Report]
 
 def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
     options, started = job.options, time.monotonic()
-    refuse_existing(output, overwrite=options.overwrite)
+    if not options.dry_run:
+        refuse_existing(output, overwrite=options.overwrite)
     raw = load_raw(path)
     ratio, mode = _ratio_for(raw, job)
+    planes = raw.planes.shape[-2:]
+    region = options.region()
+    if region is not None:
+        region = crop_on_sensor(
+            region, height=planes[0], width=planes[1], orientation=raw.orientation
+        )
     gps = load_gps(path) if options.keep_gps else None
-    with tqdm(total=options.steps, desc=path.name, unit="step", disable=options.quiet) as bar:
+    settings = options.for_size(job.settings, *planes)
+    with _bars(path.name, settings.steps, options.quiet or options.dry_run) as (steps, decoded):
         try:
-            with ready_engine(
-                job.host, job.taming, device=job.device, dtype=job.dtype, settings=job.settings,
-                progress=lambda done, _total: bar.update(done - bar.n),
-            ) as (sample, decode):  # fmt: skip
-                result = enhance(
-                    raw, job.taming.header.input_recipe, exposure_ratio=ratio, seed=options.seed,
-                    sample=sample, decode=decode,
-                )  # fmt: skip
-        except RuntimeError as error:
+            with attached_engine(
+                job.host, job.taming, device=job.device, dtype=job.dtype, settings=settings,
+                progress=steps, decode_progress=decoded,
+            ) as engine:  # fmt: skip
+                if options.dry_run:
+                    return _estimate(path, planes, engine)
+                result = _picture(raw, ratio, region, job, engine)
+        except (RuntimeError, MemoryError) as error:
             raise _explain(error, raw) from error
     report = {
         "raw": str(path),
@@ -246,12 +170,9 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
         "output": output.name,
         "white_balance": list(result.white_balance),
         "seed": options.seed,
-        "steps": options.steps,
-        "sampler": options.sampler,
-        "strength": options.strength,
-        "decoder_strength": options.decoder_strength,
-        "tile": job.settings.tile,
-        "overlap": None if job.settings.tile is None else job.settings.overlap,
+        **{name: getattr(settings, name) for name in _KEPT},
+        "crop": options.crop,
+        "recipe": options.recipe,
         "dtype": str(job.dtype).removeprefix("torch."),
         "host": job.host.name,
         "host_sha256": job.host.sha256,
@@ -266,15 +187,71 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
     return {**report, "seconds": time.monotonic() - started}
 
 
-def _explain(error: RuntimeError, raw: PackedRaw) -> LdmSidError:
+def _estimate(path: Path, planes: torch.Size, engine: Engine) -> Report:
+    """What a file would take; nothing is written."""
+    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE // 2**LEVELS for side in planes)
+    found = engine.estimate(height, width)
+    layout = found.plan.layout
+    return {
+        "raw": str(path),
+        "estimate": found.sentence(),
+        "tiles": len(layout.tiles()),
+        "tile": LATENT_PIXELS * max(layout.tile_height, layout.tile_width),
+        "decode": found.plan.decode,
+        "peak_bytes": found.peak_bytes,
+        "free_bytes": found.free_bytes,
+        "flops": found.flops,
+        "seconds": found.seconds,
+    }
+
+
+def _picture(
+    raw: PackedRaw, ratio: float, region: Crop | None, job: _Job, engine: Engine
+) -> Enhanced:
+    recipe, seed = job.taming.header.input_recipe, job.options.seed
+    bands = prepare_bands(raw, recipe, exposure_ratio=ratio)
+    white_balance = recipe_white_balance(raw, recipe)
+    begin = None
+    if engine.settings.start != 1.0:
+        begin = amplified_low_band(bands, raw, recipe)
+    with torch.inference_mode():
+        if job.options.is_released:
+            planes = merge_bands(bands)
+            decoded = decode_released(planes, seed=seed, sample=engine.sample, decode=engine.decode)
+        elif region is None:
+            decoded = engine.decode(engine.sample(bands, seed, begin), bands)
+        else:
+            decoded = enhance_region(engine, bands, region, seed, begin)
+            bands = replace(bands, content_size=(region.height, region.width))
+    return Enhanced(finish_image(decoded, raw, bands), ratio, white_balance)
+
+
+@contextlib.contextmanager
+def _bars(
+    name: str, steps: int, silent: bool
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[float], None]]]:
+    """Progress of sampling and of decoding."""
+    with (
+        tqdm(total=steps, desc=name, unit="step", disable=silent) as sampling,
+        tqdm(total=1.0, desc="decode", disable=silent, leave=False,
+             bar_format="{desc}: {percentage:3.0f}%|{bar}|") as decoding,
+    ):  # fmt: skip
+        yield (
+            lambda done, _total: sampling.update(done - sampling.n) and None,
+            lambda part: decoding.update(min(part, 1.0 - decoding.n)) and None,
+        )
+
+
+def _explain(error: RuntimeError | MemoryError, raw: PackedRaw) -> LdmSidError:
     """What PyTorch could not compute, as one clear line: mostly memory."""
-    if "memory" not in str(error).lower():
+    if not is_out_of_memory(error):
         return LdmSidError(
             f"PyTorch could not compute {raw.file_name}: {str(error).splitlines()[0]}; try "
             "--device cpu --dtype fp32."
         )
     height, width = raw.planes.shape[-2:]
     return LdmSidError(
-        f"Not enough memory to enhance {raw.file_name} at {width}x{height}; close other programs, "
-        "or use --dtype bf16, or a device with more memory."
+        f"Not enough memory to enhance {raw.file_name} at {width}x{height}, with tiles of half the "
+        "side either; close other programs, or use a smaller --tile with --decode bounded, "
+        "--dtype bf16, or a device with more memory."
     )

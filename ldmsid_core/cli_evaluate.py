@@ -18,11 +18,9 @@ from .evaluation.metrics import FloatImage, psnr_rgb, ssim_rgb
 from .evaluation.sheet import save_sheet, to_float_image
 from .evaluation.table import Row, ScoreTable
 from .hosts.dtypes import choose_device, choose_dtype
-from .hosts.engine import (
-    SamplingSettings,
-    ready_engine,
-)
+from .hosts.engine import ready_engine
 from .hosts.host import load_host
+from .hosts.settings import SamplingSettings
 from .model_files import EMBEDDED, find_model
 from .output.atomic import check_folder, refuse_existing, written_atomically
 from .pipeline import enhance

@@ -81,3 +81,29 @@ taming_option = click.option(
 steps_option = click.option(
     "--steps", type=click.IntRange(1, 1000), default=None, help="Sampling steps; default 12."
 )
+
+
+_TILES = (
+    click.option("--tile", type=int, default=0,
+                 help="Sample in tiles of this side, in pixels; default: chosen by work and "
+                 "memory."),
+    click.option("--overlap", type=int, default=None,
+                 help="Of neighbouring tiles, in pixels; default: 128."),
+    click.option("--tile-batch", type=click.IntRange(1, 64), default=1, show_default=True,
+                 help="Tiles computed in one call."),
+    click.option("--decode", default="auto", show_default=True,
+                 type=click.Choice(["auto", "exact", "bounded"]),
+                 help="exact: all layers over the whole frame; bounded: in tiles, for any size."),
+    click.option("--decode-tile", type=int, default=0,
+                 help="Side of the tiles of bounded decoding, in pixels; default: 768."),
+    click.option("--start", type=float, default=1.0, show_default=True,
+                 help="Part of the noise schedule to begin at; below 1 with the low band."),
+    click.option("--compile", is_flag=True, help="Run the UNet through torch.compile."),
+)  # fmt: skip
+
+
+def tile_options(command: _Command) -> _Command:
+    """Options of how a frame is cut and where sampling begins."""
+    for option in reversed(_TILES):
+        command = option(command)
+    return command

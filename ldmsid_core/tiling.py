@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -87,6 +88,7 @@ class TileLayout:
         rows: First row of each row of tiles.
         columns: First column of each column of tiles.
         window: `smooth` is symmetric; `released` is the released implementation's, lopsided in y.
+        batch: Tiles computed in one call.
     """
 
     height: int
@@ -96,6 +98,7 @@ class TileLayout:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     window: WindowName = "smooth"
+    batch: int = 1
 
     @property
     def tile_height(self) -> int:
@@ -187,7 +190,13 @@ def _released_starts(length: int, tile: int, overlap: int) -> tuple[int, ...]:
 
 
 def plan_tiles(
-    height: int, width: int, *, tile: int, overlap: int, window: WindowName = "smooth"
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    overlap: int,
+    window: WindowName = "smooth",
+    batch: int = 1,
 ) -> TileLayout:
     """Cover a frame with tiles.
 
@@ -197,6 +206,7 @@ def plan_tiles(
         tile: Side of a tile; where a side of the frame is shorter, the tile is that short.
         overlap: Of neighbours, at least.
         window: How tiles are weighted; `released` also places them as the released code does.
+        batch: Tiles computed in one call.
 
     Raises:
         ConfigError: If the overlap does not leave a stride, or a number is out of range.
@@ -210,10 +220,12 @@ def plan_tiles(
         )
     if window not in get_args(WindowName):
         raise ConfigError(f"Expected a window among {get_args(WindowName)}, found {window!r}.")
+    if batch < 1:
+        raise ConfigError(f"Expected at least 1 tile a call, found {batch}.")
     starts = _released_starts if window == "released" else _even_starts
     return TileLayout(
         height, width, tile, overlap,
-        starts(height, tile, overlap), starts(width, tile, overlap), window,
+        starts(height, tile, overlap), starts(width, tile, overlap), window, batch,
     )  # fmt: skip
 
 
@@ -227,35 +239,36 @@ def stack_tiles(tiles: Sequence[Tile], x: Tensor, *, scale: int = 1) -> Tensor:
     return torch.cat([tile.cut(x, scale=scale) for tile in tiles])
 
 
+@lru_cache(maxsize=8)
+def _placed_weights(
+    layout: TileLayout, scale: int, device: torch.device
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights of rows and columns of tiles, ready to be multiplied: made once, not every step."""
+    rows = [w.to(device)[:, None] for w in layout.row_weights(scale=scale)]
+    columns = [w.to(device)[None, :] for w in layout.column_weights(scale=scale)]
+    return rows, columns
+
+
 def merge_tiles(
-    layout: TileLayout,
-    compute: Callable[[tuple[Tile, ...]], Tensor],
-    *,
-    batch: int = 1,
-    scale: int = 1,
+    layout: TileLayout, compute: Callable[[tuple[Tile, ...]], Tensor], *, scale: int = 1
 ) -> Tensor:
     """Compute a frame tile by tile and add the results up, weighted.
 
     Args:
         layout: Of the frame.
         compute: Some tiles -> `(len(tiles) * B, C, scale * h, scale * w)`, tile after tile.
-        batch: Tiles a call.
         scale: Output pixels per latent.
 
     Returns:
         `(B, C, scale * H, scale * W)` float32, on the device of the results.
 
     Raises:
-        ConfigError: If `batch` is below 1.
         ShapeError: If `compute` returns another size.
     """
-    if batch < 1:
-        raise ConfigError(f"Expected at least 1 tile a call, found {batch}.")
-    rows, columns = layout.row_weights(scale=scale), layout.column_weights(scale=scale)
+    wanted = (scale * layout.tile_height, scale * layout.tile_width)
     merged: Tensor | None = None
-    for group in _groups(layout.tiles(), batch):
+    for group in _groups(layout.tiles(), layout.batch):
         results = compute(group)
-        wanted = (scale * layout.tile_height, scale * layout.tile_width)
         if tuple(results.shape[-2:]) != wanted or len(results) % len(group):
             raise ShapeError(
                 f"Expected {len(group)} tiles of {wanted}, found {tuple(results.shape)}."
@@ -264,10 +277,9 @@ def merge_tiles(
         if merged is None:
             size = (count, channels, scale * layout.height, scale * layout.width)
             merged = torch.zeros(size, device=results.device)
-            rows = [w.to(results.device)[:, None] for w in rows]
-            columns = [w.to(results.device)[None, :] for w in columns]
+        rows, columns = _placed_weights(layout, scale, results.device)
         for tile, result in zip(group, results.chunk(len(group)), strict=True):
-            weight = rows[tile.row] * columns[tile.column]
-            tile.cut(merged, scale=scale).add_(result.float() * weight)
+            weighted = result.float() * rows[tile.row] * columns[tile.column]
+            tile.cut(merged, scale=scale).add_(weighted)
     assert merged is not None
     return merged

@@ -38,6 +38,15 @@ class SubBands:
         """What the structure encoder sees: level-3 `ll`, `(B, 4, H/8, W/8)`."""
         return self.ll[LEVELS - 1]
 
+    def one(self, number: int) -> SubBands:
+        """The bands of one frame of a batch."""
+
+        def pick(bands: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            first, second, third = (band[number : number + 1] for band in bands)
+            return first, second, third
+
+        return SubBands(pick(self.ll), pick(self.detail), self.content_size)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> SubBands:
         """The same bands elsewhere or in another dtype."""
 

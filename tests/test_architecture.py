@@ -28,10 +28,16 @@ ALLOWED = {
     },
     "taming": {"errors", "wavelet", "taming", "safetensors_file", "pickled_file"},
     "tiling": {"errors"},
+    "memory": {"errors"},
+    "crop": {"errors", "tiling"},
+    "frame_plan": {"errors", "tiling", "work", "decoding"},
+    "decoding": {"errors", "wavelet", "taming", "tiling", "crop", "decoding"},
+    "work": {"errors", "tiling"},
     "pipeline": {"errors", "wavelet", "raw", "taming"},
+    "released_recipe": {"errors", "tiling", "wavelet", "pipeline"},
     "hosts": {
         "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",
-        "weight_file", "tiling",
+        "weight_file", "tiling", "decoding", "memory", "work", "frame_plan", "crop",
     },
     "evaluation": {"errors", "output", "raw", "evaluation"},
     "training": {

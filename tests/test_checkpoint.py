@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ldmsid_core.errors import CheckpointError, ConfigError, HostMismatchError, OutputError
-from ldmsid_core.hosts.engine import check_fit
+from ldmsid_core.hosts.fit import check_fit
 from ldmsid_core.hosts.host import load_host
 from ldmsid_core.taming.checkpoint import load_taming, save_taming, taming_state
 from ldmsid_core.taming.header import TamingHeader

@@ -18,8 +18,9 @@ from helpers.comfy_hosts import ROOT, ComfyHost, find_hosts, find_tiled_diffusio
 from helpers.golden import golden_folder
 from safetensors.torch import save_file
 
-from ldmsid_core.hosts.engine import SamplingSettings, ready_engine
+from ldmsid_core.hosts.engine import ready_engine
 from ldmsid_core.hosts.host import load_host
+from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.model_files import EMBEDDED, SAMPLE_RAW
 from ldmsid_core.pipeline import enhance
 from ldmsid_core.raw.loader import load_raw

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ldmsid_core.errors import NonFiniteError
-from ldmsid_core.hosts.engine import SamplingSettings, ready_engine
+from ldmsid_core.hosts.engine import ready_engine
 from ldmsid_core.hosts.host import Host
 from ldmsid_core.hosts.precision import precise_output, upcast_attention
+from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.taming.checkpoint import Taming
 from ldmsid_core.taming.watch import first_non_finite
 from ldmsid_core.wavelet import SubBands, split_bands

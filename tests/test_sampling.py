@@ -12,9 +12,10 @@ from helpers.tiny_model import load_model
 
 from ldmsid_core.errors import ConfigError, NonFiniteError
 from ldmsid_core.hosts.dtypes import choose_device, choose_dtype
-from ldmsid_core.hosts.engine import SamplingSettings, ready_engine
+from ldmsid_core.hosts.engine import ready_engine
 from ldmsid_core.hosts.sampling import sample_latent
 from ldmsid_core.hosts.schedule import SAMPLER_NAMES, make_scheduler
+from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.pipeline import enhance
 from ldmsid_core.raw.loader import load_raw
 from ldmsid_core.raw.packed_raw import PackedRaw

@@ -17,8 +17,10 @@ from helpers.raws import write_test_dng
 from ldmsid_core.cli_enhance import EnhanceOptions, enhance_files
 from ldmsid_core.conversion.importing import convert_released
 from ldmsid_core.errors import CheckpointError, HostMismatchError
-from ldmsid_core.hosts.engine import SamplingSettings, check_fit, ready_engine
+from ldmsid_core.hosts.engine import ready_engine
+from ldmsid_core.hosts.fit import check_fit
 from ldmsid_core.hosts.host import Host, load_host
+from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.model_files import MODELS_VARIABLE, find_model
 from ldmsid_core.taming.checkpoint import Taming, load_taming
 from ldmsid_core.wavelet import split_bands

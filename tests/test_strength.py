@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldmsid_core.cli import main
-from ldmsid_core.hosts.engine import SamplingSettings, ready_engine
+from ldmsid_core.hosts.engine import ready_engine
 from ldmsid_core.hosts.sampling import sample_latent
+from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.pipeline import enhance
 from ldmsid_core.raw.loader import load_raw
 from ldmsid_core.sampling_grid import initial_noise

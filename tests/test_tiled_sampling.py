@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from helpers.tiny_model import load_model
 
 from ldmsid_core.cli_enhance import EnhanceOptions, enhance_files
 from ldmsid_core.errors import ConfigError
-from ldmsid_core.hosts.engine import SamplingSettings, ready_engine
+from ldmsid_core.hosts.engine import ready_engine
+from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.hosts.tiled_sampling import tiled_prediction
 from ldmsid_core.output.writers import read_settings
 from ldmsid_core.taming.attach import attach_unet_taming
@@ -52,7 +54,7 @@ def test_golden_canvas_unet() -> None:
     assert len(layout.tiles()) == case["tiles"]
     with attach_unet_taming(unet, taming) as predict:
         for batch in (1, 4):
-            found = tiled_prediction(predict, layout, batch=batch)(
+            found = tiled_prediction(predict, replace(layout, batch=batch))(
                 latent, vectors["unet.in.t"], vectors["unet.in.context"], low
             )
             g.assert_close(found, vectors["unet.out.eps"], NETWORK, f"{batch} tiles a call")

@@ -3,114 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, HostMismatchError, NonFiniteError
-from ..pipeline import DecodeLatent, SampleLatent
-from ..sampling_grid import DEFAULT_STEPS, initial_noise
-from ..taming.attach import (
-    Decode,
-    PredictNoise,
-    attach_decoder_taming,
-    attach_unet_taming,
-    check_decoder,
-    check_unet,
+from ..decoding.bands import HalfCache
+from ..decoding.decode import FrameDecoder
+from ..decoding.modules import find_decoder
+from ..decoding.network import TamedDecoder
+from ..errors import NonFiniteError
+from ..frame_plan import (
+    Estimate,
+    FramePlan,
+    smaller_decode,
 )
+from ..memory import with_less_memory
+from ..pipeline import DecodeLatent, SampleLatent
+from ..sampling_grid import initial_noise
+from ..taming.attach import PredictNoise, attach_unet_taming
 from ..taming.checkpoint import Taming
 from ..taming.watch import first_non_finite
-from ..tiling import DEFAULT_OVERLAP, LATENT_PIXELS, check_tile, plan_tiles
+from ..tiling import LATENT_PIXELS, Tile, TileLayout
 from ..wavelet import SubBands
-from .decoder_base import check_decoder_base, replaced_decoder
+from .decoder_base import replaced_decoder
+from .encoding import encode_picture
+from .fit import check_fit
 from .host import Host
+from .planner import Planner
 from .precision import precise_output, upcast_attention
 from .sampling import Progress, sample_latent
-from .schedule import DEFAULT_SAMPLER
+from .settings import SamplingSettings
 from .tiled_sampling import tiled_prediction
 
-log = logging.getLogger(__name__)
-MAX_STRENGTH = 2.0
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How a latent is sampled.
-
-    Attributes:
-        steps: Network evaluations.
-        sampler: One of `SAMPLER_NAMES`.
-        strength: Of UNet taming; 1 tames fully, 0 not at all.
-        decoder_strength: The same of decoder taming.
-        tile: Side of the tiles that each step is computed in, pixels of the result; None computes
-            the frame in one piece.
-        overlap: Of neighbouring tiles, pixels of the result.
-    """
-
-    steps: int = DEFAULT_STEPS
-    sampler: str = DEFAULT_SAMPLER
-    strength: float = 1.0
-    decoder_strength: float = 1.0
-    tile: int | None = None
-    overlap: int = DEFAULT_OVERLAP
-
-    def __post_init__(self) -> None:
-        """Refuse a strength that is none."""
-        for name in ("strength", "decoder_strength"):
-            if not 0.0 <= getattr(self, name) <= MAX_STRENGTH:
-                raise ConfigError(
-                    f"Expected {name} from 0 to {MAX_STRENGTH:g}, found {getattr(self, name)}."
-                )
-        if self.tile is not None:
-            check_tile(self.tile, self.overlap)
-
-
-def check_fit(host: Host, taming: Taming) -> None:
-    """Refuse a taming checkpoint that was trained for another host.
-
-    Raises:
-        HostMismatchError: If family, prompt width, prediction or scale differ, or a half is
-            missing.
-    """
-    header = taming.header
-    pairs = (
-        ("host family", header.host_family, host.header.family),
-        ("prediction type", header.prediction_type, host.header.prediction_type),
-        ("cross-attention width", header.cross_attention_width, host.cross_attention_width),
-        ("latent scale", round(header.latent_scale, 4), round(host.header.latent_scale, 4)),
-    )
-    for what, wanted, found in pairs:
-        if wanted != found:
-            raise HostMismatchError(
-                f"{taming.name} was trained for {what} {wanted}, but the host {host.name} has "
-                f"{found}; use the host it was trained with."
-            )
-    if taming.unet is None or taming.decoder is None or taming.prompt_embedding is None:
-        raise HostMismatchError(
-            f"Expected UNet taming, decoder taming and a prompt embedding in {taming.name}, "
-            "found only a part; enhancing needs all three."
-        )
-    try:
-        check_unet(host.unet, taming.unet)
-        check_decoder(host.vae, taming.decoder)
-        check_decoder_base(host.vae, taming.decoder_base, header.decoder_base_sample)
-    except HostMismatchError as error:
-        raise HostMismatchError(
-            f"{taming.name} does not fit the host {host.name}: {error} Use the host it was trained "
-            "with."
-        ) from error
-    if header.host_sha256 not in (None, host.sha256):
-        log.warning(
-            "%s was trained with other weights of the family %s than those of %s",
-            taming.name, header.host_family, host.name,
-        )  # fmt: skip
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last)
+_DEFAULTS = SamplingSettings()
 
 
 def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -120,46 +47,108 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-@dataclass(frozen=True)
-class _Engine:
-    """A host with taming attached: what `ready_engine` yields are its two methods."""
+@dataclass
+class Engine:
+    """A host with taming attached, on its device, for the length of `attached_engine`."""
 
     host: Host
     taming: Taming
-    device: torch.device
-    dtype: torch.dtype
     settings: SamplingSettings
     progress: Progress | None
     predict: PredictNoise
-    tamed_decode: Decode
+    decoder: FrameDecoder
+    planner: Planner
 
-    def sample(self, bands: SubBands, seed: int) -> Tensor:
-        """The latent, as the tamed decoder takes it."""
+    def plan(self, height: int, width: int) -> FramePlan:
+        """How a frame of so many latents is computed.
+
+        Raises:
+            ConfigError: If not even the smallest tiles fit in memory.
+        """
+        return self.planner.plan(height, width)
+
+    def estimate(self, height: int, width: int) -> Estimate:
+        """What a frame of so many latents takes; speed is measured on small pieces.
+
+        Raises:
+            ConfigError: If not even the smallest tiles fit in memory.
+        """
+        return self.planner.estimate(height, width)
+
+    def sample(self, bands: SubBands, seed: int, picture: Tensor | None = None) -> Tensor:
+        """The latent, as the tamed decoder takes it.
+
+        Args:
+            bands: Of the frame.
+            seed: Of the noise.
+            picture: The amplified low band, `(B, 3, h, w)` unit range, one pixel a latent; what
+                sampling begins with where `start` is below 1.
+
+        Raises:
+            ConfigError: If a picture is needed and missing.
+            NonFiniteError: If the UNet returns NaN or infinity.
+        """
+        batch, _, height, width = bands.structure_input.shape
+        noise = initial_noise((batch, self.channels, height, width), seed)
+        frame = Tile(0, 0, height, width, 0, 0)
+        plan = self.plan(height, width)
+
+        def smaller(_layout: TileLayout) -> TileLayout | None:
+            return plan.smaller_layout()
+
+        return with_less_memory(
+            lambda layout: self.sample_part(bands, frame, layout, noise, seed, picture),
+            plan.layout, smaller, _tiles_named,
+        )  # fmt: skip
+
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return self.planner.channels
+
+    def sample_part(
+        self,
+        bands: SubBands,
+        part: Tile,
+        layout: TileLayout,
+        noise: Tensor,
+        seed: int,
+        picture: Tensor | None = None,
+    ) -> Tensor:
+        """The latent of a part of a frame, as the tamed decoder takes it.
+
+        Args:
+            bands: Of the frame.
+            part: In latents.
+            layout: Of the part.
+            noise: Of the frame, `(B, C, h, w)` float32.
+            seed: For samplers that add noise on the way.
+            picture: As for `sample`, of the frame.
+        """
         host, taming, settings = self.host, self.taming, self.settings
-        assert taming.unet is not None and taming.prompt_embedding is not None
-        structure = _channels_last(bands.structure_input.to(self.device, self.dtype))
-        batch, _, height, width = structure.shape
-        context = taming.prompt_embedding.to(self.device, self.dtype).expand(batch, -1, -1)
-        channels = int(host.unet.config["in_channels"])
-        noise = initial_noise((batch, channels, height, width), seed)
+        assert taming.unet is not None
+        structure = self.decoder.place(part.cut(bands.structure_input))
+        begin = None
+        if settings.start != 1.0 and picture is not None:
+            begin = encode_picture(host.vae, part.cut(picture), self.decoder.place)
+            begin = begin * host.header.latent_scale
+        context = self.planner.context(len(structure))
         networks = {"UNet": host.unet, "UNet taming": taming.unet}
-
-        predict = self.predict
-        if settings.tile is not None:
-            tile, overlap = (side // LATENT_PIXELS for side in (settings.tile, settings.overlap))
-            layout = plan_tiles(height, width, tile=tile, overlap=overlap)
-            predict = tiled_prediction(predict, layout)
+        whole = len(layout.tiles()) == 1
+        predict = self.predict if whole else tiled_prediction(self.predict, layout)
 
         def predict_noise(x: Tensor, t: Tensor) -> Tensor:
             return predict(x, t, context, structure)
 
         latent = sample_latent(
             predict_noise,
-            _channels_last(noise.to(self.device, self.dtype)),
+            self.decoder.place(part.cut(noise)),
             steps=settings.steps,
             sampler=settings.sampler,
             prediction_type=host.header.prediction_type,
             seed=seed,
+            begin=begin,
+            start=settings.start,
             progress=self.progress,
             culprit=lambda x, t: first_non_finite(networks, lambda: predict_noise(x, t)),
         )
@@ -168,30 +157,59 @@ class _Engine:
 
     def decode(self, latent: Tensor, bands: SubBands) -> Tensor:
         """The picture, `(B, 3, 8h, 8w)` model range, float32 on the CPU."""
-        assert self.taming.decoder is not None
-        placed = _channels_last(latent.to(self.device, self.dtype))
-        own = bands.to(self.device, self.dtype)
-        image = self.tamed_decode(placed, own)
+        height, width = latent.shape[-2:]
+        plan = self.plan(height, width)
+        image = with_less_memory(
+            lambda way: self._decode_all(latent, bands, *way),
+            (plan.decode, plan.decode_tile), lambda way: smaller_decode(*way), _decode_named,
+        )  # fmt: skip
         if not torch.isfinite(image).all():
+            assert self.taming.decoder is not None
             networks = {"VAE": self.host.vae, "decoder taming": self.taming.decoder}
-            where = first_non_finite(networks, lambda: self.tamed_decode(placed, own))
+            where = first_non_finite(
+                networks, lambda: self._decode_all(latent, bands, plan.decode, plan.decode_tile)
+            )
             raise NonFiniteError(
                 f"The tamed decoder returned NaN or infinity, first in {where or 'its input'}; use "
                 "--dtype bf16 or fp32, and check that the weights are not damaged."
             )
-        return image.float().cpu()
+        return image
+
+    def _decode_all(self, latent: Tensor, bands: SubBands, mode: str, tile: int) -> Tensor:
+        same = len(latent) > 1 and bands.structure_input.shape[0] == 1
+        halves: HalfCache | None = {} if same and mode == "exact" else None
+        pictures = []
+        for number in range(len(latent)):
+            one = latent[number : number + 1]
+            own = bands if same else bands.one(number)
+            if mode == "exact":
+                pictures.append(self.decoder.exact(one, own, halves))
+            else:
+                pictures.append(self.decoder.bounded(one, own, tile))
+        return torch.cat(pictures)
+
+
+def _tiles_named(layout: TileLayout) -> str:
+    return f"tiles of {max(layout.tile_height, layout.tile_width) * LATENT_PIXELS} pixels"
+
+
+def _decode_named(way: tuple[str, int]) -> str:
+    mode, tile = way
+    inside = "" if mode == "exact" else f" in tiles of {tile * LATENT_PIXELS} pixels"
+    return f"{mode} decode{inside}"
 
 
 @contextlib.contextmanager
-def ready_engine(
+def attached_engine(
     host: Host,
     taming: Taming,
     *,
     device: torch.device,
     dtype: torch.dtype,
-    settings: SamplingSettings = SamplingSettings(),
+    settings: SamplingSettings = _DEFAULTS,
     progress: Progress | None = None,
-) -> Iterator[tuple[SampleLatent, DecodeLatent]]:
+    decode_progress: Callable[[float], None] = lambda _part: None,
+) -> Iterator[Engine]:
     """Attach taming to a host for the length of a `with` block.
 
     Args:
@@ -199,11 +217,9 @@ def ready_engine(
         taming: Moved to the device in place.
         device: Where to compute.
         dtype: What to compute in.
-        settings: Steps, sampler and strengths.
+        settings: Steps, sampler, strengths, tiles.
         progress: Called with (steps done, steps).
-
-    Yields:
-        The two callables that `pipeline.enhance` takes.
+        decode_progress: Called with parts of the decode that add up to 1.
 
     Raises:
         HostMismatchError: If the two do not fit.
@@ -218,10 +234,30 @@ def ready_engine(
         replaced_decoder(host.vae, base),
         upcast_attention(host.unet, host.vae),
         attach_unet_taming(host.unet, unet_taming, strength=settings.strength) as predict,
-        attach_decoder_taming(
-            host.vae, decoder_taming, strength=settings.decoder_strength
-        ) as tamed_decode,
         precise_output(host.vae),
     ):
-        engine = _Engine(host, taming, device, dtype, settings, progress, predict, tamed_decode)
+        network = TamedDecoder(find_decoder(host.vae), decoder_taming, settings.decoder_strength)
+        decoder = FrameDecoder(network, device, dtype, report=decode_progress)
+        run = torch.compile(predict) if settings.compile else predict
+        channels = int(host.unet.config["in_channels"])
+        prompt = taming.prompt_embedding
+        assert prompt is not None
+        planner = Planner(run, decoder, prompt.to(device, dtype), channels, settings)
+        yield Engine(host, taming, settings, progress, run, decoder, planner)
+
+
+@contextlib.contextmanager
+def ready_engine(
+    host: Host,
+    taming: Taming,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: SamplingSettings = _DEFAULTS,
+    progress: Progress | None = None,
+) -> Iterator[tuple[SampleLatent, DecodeLatent]]:
+    """As `attached_engine`, yielding the two callables that `pipeline.enhance` takes."""
+    with attached_engine(
+        host, taming, device=device, dtype=dtype, settings=settings, progress=progress
+    ) as engine:
         yield engine.sample, engine.decode

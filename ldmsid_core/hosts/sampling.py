@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import ConfigError, NonFiniteError
 from .schedule import DEFAULT_SAMPLER, make_scheduler, set_steps
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -23,10 +23,13 @@ def sample_latent(
     sampler: str = DEFAULT_SAMPLER,
     prediction_type: str = "epsilon",
     seed: int = 0,
+    begin: Tensor | None = None,
+    start: float = 1.0,
     progress: Progress | None = None,
+    check_steps: bool | None = None,
     culprit: Callable[[Tensor, Tensor], str | None] | None = None,
 ) -> Tensor:
-    """Denoise from pure noise to a latent.
+    """Denoise from pure noise, or from a noisy picture, to a latent.
 
     Args:
         predict: `(latent (B, 4, h, w), timestep (B,))` -> prediction of the same shape.
@@ -35,7 +38,11 @@ def sample_latent(
         sampler: One of `SAMPLER_NAMES`.
         prediction_type: What `predict` returns, `epsilon` or `v_prediction`.
         seed: For samplers that add noise on the way.
+        begin: Latent that noise is added to where `start` is below 1.
+        start: Part of the schedule that sampling begins at.
         progress: Called with (steps done, steps) after each step.
+        check_steps: Look for NaN after each step, which waits for the device; None does so on the
+            CPU and elsewhere only at the end.
         culprit: Asked after a result that is not finite, with what `predict` was given: the
             module that computed it, for the error.
 
@@ -43,19 +50,26 @@ def sample_latent(
         Latent of the shape of `noise`, float32.
 
     Raises:
-        ConfigError: If steps or sampler are out of range.
+        ConfigError: If steps, sampler or start are out of range.
         NonFiniteError: If the network returns NaN or infinity.
     """
     scheduler = make_scheduler(sampler, prediction_type=prediction_type)
-    set_steps(scheduler, sampler, steps)
+    set_steps(scheduler, sampler, steps, start=start)
+    if start != 1.0 and begin is None:
+        raise ConfigError(f"Expected a latent to begin with at start {start:g}, found none.")
+    check_each = noise.device.type == "cpu" if check_steps is None else check_steps
     generator = torch.Generator().manual_seed(seed + 1)
     extra = {"generator": generator} if sampler in _STOCHASTIC else {}
     latent = noise.float() * scheduler.init_noise_sigma
+    if begin is not None and start != 1.0:
+        clean = float(scheduler.alphas_cumprod[int(scheduler.timesteps[0])])
+        latent = clean**0.5 * begin.float() + (1.0 - clean) ** 0.5 * noise.float()
+    on_device = scheduler.timesteps.to(noise.device)
     for done, timestep in enumerate(scheduler.timesteps):
         seen = scheduler.scale_model_input(latent, timestep).to(noise.dtype)
-        batch = timestep.to(noise.device).expand(len(latent))
+        batch = on_device[done].expand(len(latent))
         predicted = predict(seen, batch).float()
-        if not torch.isfinite(predicted).all():
+        if check_each and not torch.isfinite(predicted).all():
             where = None if culprit is None else culprit(seen, batch)
             raise NonFiniteError(
                 f"The tamed UNet returned NaN or infinity at timestep {int(timestep)}"
@@ -65,4 +79,10 @@ def sample_latent(
         latent = scheduler.step(predicted, timestep, latent, **extra).prev_sample
         if progress is not None:
             progress(done + 1, len(scheduler.timesteps))
+    if not check_each and not torch.isfinite(latent).all():
+        # Once more and slowly, to say where it began.
+        return sample_latent(
+            predict, noise, steps=steps, sampler=sampler, prediction_type=prediction_type,
+            seed=seed, begin=begin, start=start, check_steps=True, culprit=culprit,
+        )  # fmt: skip
     return latent

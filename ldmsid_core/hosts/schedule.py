@@ -32,21 +32,27 @@ _NOISE: dict[str, Any] = {
 }
 
 
-def set_steps(scheduler: Any, name: str, steps: int) -> None:
+def set_steps(scheduler: Any, name: str, steps: int, *, start: float = 1.0) -> None:
     """Give a scheduler its grid; ours is exact where rounding lets diffusers add a step.
 
     Args:
         scheduler: From `make_scheduler`.
         name: It was made under.
         steps: Network evaluations, 1 to 1000.
+        start: Part of the schedule to begin at; below 1 for our own grids alone.
 
     Raises:
-        ConfigError: If `steps` is out of range.
+        ConfigError: If `steps` or `start` is out of range.
     """
     scheduler.set_timesteps(check_steps(steps))
     if name.endswith("-released"):
+        if start != 1.0:
+            raise ConfigError(
+                f"Expected start 1 with the sampler {name}, found {start:g}; use dpmpp-2m, unipc "
+                "or ddim."
+            )
         return
-    grid = trailing_timesteps(steps)
+    grid = trailing_timesteps(steps, start=start)
     clean = scheduler.alphas_cumprod[grid]
     levels = ((1.0 - clean) / clean).sqrt()
     scheduler.timesteps = torch.tensor(grid)

@@ -13,13 +13,12 @@ from ..taming.attach import PredictNoise
 from ..tiling import Tile, TileLayout, merge_tiles, stack_tiles
 
 
-def tiled_prediction(predict: PredictNoise, layout: TileLayout, *, batch: int = 1) -> PredictNoise:
+def tiled_prediction(predict: PredictNoise, layout: TileLayout) -> PredictNoise:
     """A prediction for a whole frame from one for tiles.
 
     Args:
         predict: `(latent, timestep, context, structure input)` -> prediction, of any size.
         layout: Of the frame, in latents.
-        batch: Tiles a call.
 
     Returns:
         The same for frames of the layout's size; its results are float32.
@@ -37,7 +36,7 @@ def tiled_prediction(predict: PredictNoise, layout: TileLayout, *, batch: int = 
                 _tiles_of(tiles, structure_input),
             )
 
-        return merge_tiles(layout, compute, batch=batch)
+        return merge_tiles(layout, compute)
 
     return predict_frame
 

@@ -1,0 +1,73 @@
+"""Residual blocks in strips: two convolutions, each after a norm and SiLU, plus a skip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+from .layers import Affine, Layers, Rows, Sides, activate, convolve, empty, width_of
+from .modules import Residual
+
+Pieces = list[Tensor]
+
+
+def rows_of(x: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Rows:
+    """A reader of rows, with something pointwise done to them."""
+
+    def read(top: int, bottom: int) -> Tensor:
+        rows = x[:, :, top:bottom]
+        return rows if then is None else then(rows)
+
+    return read
+
+
+def activation(norm: Affine | None) -> Callable[[Tensor], Tensor]:
+    """SiLU of a norm, or of the input itself."""
+    return functional.silu if norm is None else lambda rows: activate(rows, norm)
+
+
+def convolved(
+    x: Tensor,
+    read: Rows,
+    conv: Callable[[Tensor], Tensor],
+    channels: int,
+    layers: Layers,
+    sides: Sides,
+) -> Tensor:
+    """A 3x3 convolution to `channels` channels of what `read` gives, as large as `x`."""
+    out = empty(x, channels)
+    for top, bottom in layers.strips(*x.shape[-2:]):
+        out[:, :, top:bottom] = convolve(conv, read, x.shape[2], top, bottom, sides)
+    return out
+
+
+def residual(
+    pieces: Sequence[Tensor], block: Residual, layers: Layers, *, norms: bool = True
+) -> Pieces:
+    """A residual block; where the width stays, its input is overwritten.
+
+    Args:
+        pieces: Each `(1, C, h, w)`.
+        block: Its layers.
+        layers: How.
+        norms: False where the block has none.
+    """
+    first = activation(layers.affine(block.norm1, pieces) if norms else None)
+    inner = [
+        convolved(x, rows_of(x, first), block.conv1, width_of(block.conv1), layers, sides)
+        for x, sides in zip(pieces, layers.sides, strict=True)
+    ]
+    second = activation(layers.affine(block.norm2, inner) if norms else None)
+    found = []
+    for x, sides in zip(pieces, layers.sides, strict=True):
+        read = rows_of(inner.pop(0), second)
+        out = x if block.skip is None else empty(x, width_of(block.conv2))
+        for top, bottom in layers.strips(*x.shape[-2:]):
+            old = x[:, :, top:bottom]
+            skipped = old if block.skip is None else block.skip(old)
+            new = convolve(block.conv2, read, x.shape[2], top, bottom, sides)
+            out[:, :, top:bottom] = new.add_(skipped)
+        found.append(out)
+    return found

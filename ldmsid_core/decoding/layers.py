@@ -1,0 +1,164 @@
+"""Single layers over whole frames, in strips of rows: only one strip of temporaries at a time.
+
+A convolution of a strip sees the rows beside it, so strips change nothing. At the sides where a
+tile was cut out of a frame, its border pixels are repeated: zeros there, as at the frame's own
+border, would darken what the norms see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .norms import Moments, Norms
+
+# Positions of a strip: few enough for a cache, many enough for a convolution.
+STRIP = 1 << 14
+WeightsOf = Callable[[nn.Module], tuple[Tensor, Tensor]]
+# Rows a to b of a layer's input, `(1, C, b - a, w)`.
+Rows = Callable[[int, int], Tensor]
+
+
+class Sides(NamedTuple):
+    """Which sides of a piece are the frame's own border: there, convolutions see zeros."""
+
+    top: bool = True
+    bottom: bool = True
+    left: bool = True
+    right: bool = True
+
+
+class Affine(NamedTuple):
+    """A norm with known statistics, per channel, float32."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def joined(self, other: Affine) -> Affine:
+        """The norm of two tensors stacked along the channels."""
+        return Affine(
+            torch.cat([self.mean, other.mean]),
+            torch.cat([self.variance, other.variance]),
+            torch.cat([self.weight, other.weight]),
+            torch.cat([self.bias, other.bias]),
+            self.eps,
+        )
+
+
+def own_weights(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """A layer's weight and bias as they are."""
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+    return weight, bias
+
+
+@dataclass
+class Layers:
+    """How layers are run over the pieces of a frame.
+
+    Attributes:
+        norms: Where statistics come from.
+        sides: Of each piece.
+        positions: Of a strip, at least one row.
+        weights: Weight and bias of a layer.
+        report: Called after each strip with the part of a layer that it was; may raise to stop.
+    """
+
+    norms: Norms
+    sides: Sequence[Sides] = (Sides(),)
+    positions: int = STRIP
+    weights: WeightsOf = own_weights
+    report: Callable[[float], None] = field(default=lambda _part: None)
+
+    def strips(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        """First row of each strip, and the one after its last; reports each when it is done."""
+        rows = max(1, self.positions // width)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            yield top, bottom
+            self.report((bottom - top) / height)
+
+    def affine(
+        self, norm: nn.Module, pieces: Sequence[Tensor], channels: slice = slice(None)
+    ) -> Affine:
+        """A norm, or those of its channels that `pieces` are, with its statistics."""
+        weight, bias = (w.to(pieces[0].device, torch.float32) for w in self.weights(norm))
+        groups, width = int(norm.num_groups), len(weight)  # type: ignore[arg-type]
+        weight, bias = weight[channels], bias[channels]
+        per_group = width // groups
+        found: Moments = self.norms.next(pieces, len(weight) // per_group)
+        return Affine(
+            found.mean.repeat_interleave(per_group),
+            found.variance.repeat_interleave(per_group),
+            weight,
+            bias,
+            float(norm.eps),  # type: ignore[arg-type]
+        )
+
+
+def convolve(
+    conv: Callable[[Tensor], Tensor],
+    read: Rows,
+    height: int,
+    top: int,
+    bottom: int,
+    sides: Sides,
+) -> Tensor:
+    """Rows `top` to `bottom` of a 3x3 convolution.
+
+    Args:
+        conv: With a padding of one.
+        read: Its input.
+        height: Of its input.
+        top: First row.
+        bottom: The row after the last.
+        sides: Of the piece.
+    """
+    first, last = max(0, top - 1), min(height, bottom + 1)
+    x = read(first, last)
+    left, right = int(not sides.left), int(not sides.right)
+    above = int(top == 0 and not sides.top)
+    below = int(bottom == height and not sides.bottom)
+    if left or right or above or below:
+        x = functional.pad(x, (left, right, above, below), mode="replicate")
+    y = conv(x)
+    above, below = above + top - first, below + last - bottom
+    return y[:, :, above : y.shape[2] - below, left : y.shape[3] - right]
+
+
+def activate(x: Tensor, affine: Affine) -> Tensor:
+    """SiLU of a norm with known statistics."""
+    return functional.silu(normalise(x, affine), inplace=True)
+
+
+def normalise(x: Tensor, affine: Affine) -> Tensor:
+    """A norm with known statistics: PyTorch's batch norm in evaluation mode."""
+    return functional.batch_norm(
+        x, affine.mean, affine.variance, affine.weight, affine.bias, training=False, eps=affine.eps
+    )
+
+
+def empty(
+    like: Tensor, channels: int, *, scale: int = 1, dtype: torch.dtype | None = None
+) -> Tensor:
+    """An unwritten tensor of a piece's size, device and memory format."""
+    batch, _, height, width = like.shape
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty(
+        (batch, channels, scale * height, scale * width), dtype=dtype or like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )  # fmt: skip
+
+
+def width_of(conv: nn.Module) -> int:
+    """Output channels of a convolution."""
+    return int(conv.out_channels)  # type: ignore[arg-type]

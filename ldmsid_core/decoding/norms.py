@@ -1,0 +1,112 @@
+"""Where a GroupNorm's statistics come from: the whole frame, some tiles of it, or a list.
+
+A norm whose statistics are known is an affine map per channel, and then a tile of a frame is
+normalised as the frame would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# Below any variance that an eps of 1e-6 leaves visible.
+_TINY = 1e-12
+_STRIP = 1 << 17
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and variance of each group of channels, `(groups,)` float32."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance per channel of `(1, C, h, w)`, float64.
+
+    PyTorch's batch norm in training mode computes them accurately, in float32, and fast.
+    """
+    ones = torch.ones(x.shape[1], device=x.device)
+    _, mean, inverse = torch.native_batch_norm(x, ones, ones, None, None, True, 0.0, _TINY)
+    variance = inverse.double().square().reciprocal() - _TINY
+    return mean.double(), variance.clamp_min(0.0)
+
+
+def moments(x: Tensor, groups: int) -> Moments:
+    """Statistics of `(1, C, h, w)`, row strip by row strip, added up in float64."""
+    height, width = x.shape[-2:]
+    rows = max(1, _STRIP // width)
+    total = square = torch.zeros(groups, dtype=torch.float64, device=x.device)
+    for top in range(0, height, rows):
+        strip = x[:, :, top : top + rows]
+        mean, variance = _channel_moments(strip)
+        weight = strip.shape[2] / height
+        total = total + weight * mean.reshape(groups, -1).mean(1)
+        square = square + weight * (variance + mean.square()).reshape(groups, -1).mean(1)
+    return Moments(total.float(), (square - total.square()).clamp_min(0.0).float())
+
+
+class Norms(Protocol):
+    """Hands out the statistics of one norm after the other, in the order of the layers."""
+
+    def next(self, pieces: Sequence[Tensor], groups: int) -> Moments:
+        """Statistics of a norm whose input is `pieces`, each `(1, C, h, w)`."""
+        ...
+
+
+@dataclass
+class FrameNorms:
+    """Statistics of the one piece itself, which is the whole frame."""
+
+    def next(self, pieces: Sequence[Tensor], groups: int) -> Moments:
+        """Statistics of the frame."""
+        (frame,) = pieces
+        return moments(frame, groups)
+
+
+@dataclass
+class PooledNorms:
+    """Statistics of pieces that stand for a frame; remembered.
+
+    Attributes:
+        margin: Part of a side, at each end, that statistics leave out, 0 to 0.5.
+        seen: What was handed out so far.
+    """
+
+    margin: float = 0.0
+    seen: list[Moments] = field(default_factory=list)
+
+    def next(self, pieces: Sequence[Tensor], groups: int) -> Moments:
+        """Statistics of all pieces together."""
+        parts = [moments(self._inner(piece), groups) for piece in pieces]
+        mean = torch.stack([part.mean for part in parts]).double()
+        square = torch.stack([part.variance for part in parts]).double() + mean.square()
+        pooled = mean.mean(0)
+        found = Moments(pooled.float(), (square.mean(0) - pooled.square()).clamp_min(0.0).float())
+        self.seen.append(found)
+        return found
+
+    def _inner(self, piece: Tensor) -> Tensor:
+        height, width = piece.shape[-2:]
+        rows, columns = round(self.margin * height), round(self.margin * width)
+        return piece[:, :, rows : height - rows, columns : width - columns]
+
+
+@dataclass
+class FixedNorms:
+    """Statistics that are known already."""
+
+    known: Sequence[Moments]
+    place: int = 0
+
+    def next(self, pieces: Sequence[Tensor], groups: int) -> Moments:
+        """The next ones of the list."""
+        found = self.known[self.place]
+        self.place += 1
+        assert found.mean.shape[0] == groups
+        return found

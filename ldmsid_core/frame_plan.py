@@ -1,0 +1,243 @@
+"""How a frame of a given size is computed on a given machine, and what that takes.
+
+One rule for all: the sampling tile of least work among those that fit in free memory, decoding in
+one piece while that fits. The numbers come from `work`; margins for what it cannot see, such as a
+kernel's own workspace, are added here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .decoding.bounded import DEFAULT_TILE, SAMPLE_POSITIONS, SMALLEST_TILE, bounded_layout
+from .errors import ConfigError
+from .tiling import LATENT_PIXELS, TileLayout, WindowName, plan_tiles
+from .work import CostModel, choose_tile
+
+# Frames of up to this many latents are never planned: everything fits, nothing is cheaper.
+SMALL_FRAME = 64 * 64
+_MEGA = 1e6
+# Measured growth of a process above the bytes of its tensors: a factor and a constant.
+_MARGIN, _KERNELS = 1.5, 150 * 1_000_000
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """How one frame is sampled and decoded.
+
+    Attributes:
+        layout: Of the tiles of a sampling step.
+        decode: `exact` or `bounded`.
+        decode_tile: Side of the tiles of `bounded`, in latents.
+    """
+
+    layout: TileLayout
+    decode: str
+    decode_tile: int
+
+    def smaller_layout(self) -> TileLayout | None:
+        """Tiles of half the side; None where they are as small as a network takes."""
+        layout = self.layout
+        step = 8
+        side = max(layout.tile_height, layout.tile_width)
+        half = side // 2 // step * step
+        if half < step:
+            return None
+        return plan_tiles(
+            layout.height, layout.width, tile=half, overlap=min(layout.overlap, half // 2),
+            window=layout.window,
+        )  # fmt: skip
+
+    def decode_layout(self) -> TileLayout:
+        """Tiles of `bounded` decoding."""
+        return bounded_layout(self.layout.height, self.layout.width, self.decode_tile)
+
+
+def smaller_decode(mode: str, tile: int) -> tuple[str, int] | None:
+    """What to try where decoding ran out of memory: `bounded`, then half its tile."""
+    if mode == "exact":
+        return "bounded", DEFAULT_TILE
+    half = max(SMALLEST_TILE, tile // 2)
+    return ("bounded", half) if half < tile else None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the networks of a run cost.
+
+    Attributes:
+        step: Of one evaluation of the tamed UNet, its structure encoder included.
+        decode: Of one tamed decode in one piece.
+    """
+
+    step: CostModel
+    decode: CostModel
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is going to take.
+
+    Attributes:
+        plan: How it is computed.
+        steps: Network evaluations a tile.
+        peak_bytes: Of working memory, beside weights and the frame itself.
+        free_bytes: Found free.
+        step_flops: Operations of one step.
+        decode_flops: Of the decode.
+        seconds: Of sampling and decoding; None where no speed was measured.
+    """
+
+    plan: FramePlan
+    steps: int
+    peak_bytes: int
+    free_bytes: int
+    step_flops: int
+    decode_flops: int
+    seconds: float | None = None
+
+    @property
+    def flops(self) -> int:
+        """Operations of the whole run."""
+        return self.steps * self.step_flops + self.decode_flops
+
+    def sentence(self) -> str:
+        """For people, in one line."""
+        layout = self.plan.layout
+        count = len(layout.tiles())
+        tile = max(layout.tile_height, layout.tile_width) * LATENT_PIXELS
+        tiles = "in one piece" if count == 1 else f"in {count} tiles of {tile} pixels"
+        parts = [
+            f"{layout.width * LATENT_PIXELS}x{layout.height * LATENT_PIXELS} pixels",
+            f"{self.steps} steps {tiles}",
+            f"{self.plan.decode} decode",
+            f"{self.flops / 1e12:.3g} TFLOP",
+            f"about {self.peak_bytes / 1e9:.2g} GB of working memory "
+            f"({self.free_bytes / 1e9:.2g} GB free)",
+        ]
+        if self.seconds is not None:
+            parts.append(f"about {_duration(self.seconds)}")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _with_margin(needed: int) -> int:
+    return round(_MARGIN * needed) + _KERNELS
+
+
+def decode_positions(height: int, width: int, tile: int) -> int:
+    """Latents that `bounded` decoding has at work at once, at most."""
+    area = min(tile, height) * min(tile, width)
+    return max(area, min(SAMPLE_POSITIONS, 2 * area, height * width))
+
+
+def make_plan(
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    overlap: int,
+    batch: int,
+    decode: str,
+    decode_tile: int,
+    costs: Callable[[], Costs],
+    free: int,
+    window: WindowName = "smooth",
+) -> FramePlan:
+    """Choose tiles and decode mode, and refuse what cannot fit.
+
+    Args:
+        height: Of the frame, in latents.
+        width: Of the frame.
+        tile: Wanted side of a sampling tile, in latents; 0 chooses.
+        overlap: Of sampling tiles, in latents.
+        batch: Tiles a call.
+        decode: `auto`, `exact` or `bounded`.
+        decode_tile: Wanted side of a decode tile, in latents; 0 chooses.
+        costs: Asked only where something is to be chosen.
+        free: Bytes of working memory.
+        window: Of the tiles.
+
+    Raises:
+        ConfigError: If not even the smallest tile fits.
+    """
+    usable = max(0, round((free - _KERNELS) / _MARGIN))
+    positions = height * width
+    if tile == 0:
+        small = positions <= SMALL_FRAME
+        found = None if small else choose_tile(
+            height, width, overlap=overlap, cost=costs().step, free=usable // batch
+        )  # fmt: skip
+        tile = max(height, width) if found is None else found
+    overlap = min(overlap, tile - 1)
+    layout = plan_tiles(
+        height,
+        width,
+        tile=tile,
+        overlap=overlap,
+        window=window,
+        batch=batch,
+    )
+    mode = decode
+    if decode == "auto":
+        fits = positions <= SMALL_FRAME or costs().decode.bytes(positions) <= usable
+        mode = "exact" if fits else "bounded"
+    if mode == "bounded" and decode_tile == 0:
+        decode_tile = _decode_tile(height, width, costs().decode, usable)
+    return FramePlan(layout, mode, decode_tile or DEFAULT_TILE)
+
+
+def _decode_tile(height: int, width: int, cost: CostModel, usable: int) -> int:
+    for side in range(DEFAULT_TILE, SMALLEST_TILE - 1, -8):
+        needed = cost.bytes(decode_positions(height, width, side))
+        if needed <= usable:
+            return side
+    raise ConfigError(
+        f"Expected at least {_with_margin(needed) / _MEGA:.0f} MB of free memory to decode in the "
+        f"smallest tiles of {SMALLEST_TILE * LATENT_PIXELS} pixels, found "
+        f"{_with_margin(usable) / _MEGA:.0f} MB; end other programs, use --dtype bf16, or another "
+        "device."
+    )
+
+
+def estimate(plan: FramePlan, costs: Costs, *, steps: int, free: int) -> Estimate:
+    """What a plan takes.
+
+    Args:
+        plan: From `make_plan`.
+        costs: Of the networks.
+        steps: Network evaluations a tile.
+        free: Bytes found free.
+    """
+    layout = plan.layout
+    area = layout.tile_height * layout.tile_width
+    frame = layout.height * layout.width
+    if plan.decode == "exact":
+        working, decode_flops = frame, costs.decode.flops(frame)
+    else:
+        tiles = plan.decode_layout()
+        one = tiles.tile_height * tiles.tile_width
+        working = decode_positions(layout.height, layout.width, plan.decode_tile)
+        sampled = min(frame, SAMPLE_POSITIONS, 2 * one)
+        decode_flops = len(tiles.tiles()) * costs.decode.flops(one) + costs.decode.flops(sampled)
+    peak = max(layout.batch * costs.step.bytes(area), costs.decode.bytes(working))
+    return Estimate(
+        plan, steps, _with_margin(peak), free, len(layout.tiles()) * costs.step.flops(area),
+        decode_flops,
+    )  # fmt: skip
+
+
+def with_seconds(found: Estimate, *, step_rate: float, decode_rate: float) -> Estimate:
+    """With the time it takes at measured speeds.
+
+    Args:
+        found: An estimate.
+        step_rate: Operations a second of sampling.
+        decode_rate: Of decoding.
+    """
+    sampling = found.steps * found.step_flops / step_rate
+    return replace(found, seconds=sampling + found.decode_flops / decode_rate)

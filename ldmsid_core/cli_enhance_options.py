@@ -11,7 +11,7 @@ from .hosts.schedule import DEFAULT_SAMPLER
 from .hosts.settings import SamplingSettings
 from .released_recipe import TILE_SIZE, released_sampler
 from .sampling_grid import DEFAULT_STEPS
-from .tiling import DEFAULT_OVERLAP
+from .tiling import DEFAULT_OVERLAP, default_overlap
 
 _RELEASED_STEPS = 200
 _RELEASED_TILE, _RELEASED_OVERLAP = 512, 256
@@ -68,6 +68,11 @@ class EnhanceOptions:
         Raises:
             ConfigError: If options are out of range or exclude each other.
         """
+        if self.crop is not None and self.dry_run:
+            raise ConfigError(
+                "Expected --dry-run without --crop, found both; it tells what the whole picture "
+                "takes."
+            )
         if self.overlap is not None and self.tile == 0:
             raise ConfigError(
                 "Expected --tile with --overlap, found none: name the side of a tile."
@@ -78,7 +83,7 @@ class EnhanceOptions:
             self.strength,
             self.decoder_strength,
             self.tile,
-            DEFAULT_OVERLAP if self.overlap is None else self.overlap,
+            self._overlap(),
             self.tile_batch,
             self.start,
             self.decode,
@@ -86,6 +91,11 @@ class EnhanceOptions:
             compile=self.compile,
         )
         return self._released(own) if self.is_released else own
+
+    def _overlap(self) -> int:
+        if self.overlap is not None:
+            return self.overlap
+        return DEFAULT_OVERLAP if self.tile == 0 else default_overlap(self.tile)
 
     def _released(self, own: SamplingSettings) -> SamplingSettings:
         fixed = {

@@ -88,7 +88,7 @@ _TILES = (
                  help="Sample in tiles of this side, in pixels; default: chosen by work and "
                  "memory."),
     click.option("--overlap", type=int, default=None,
-                 help="Of neighbouring tiles, in pixels; default: 128."),
+                 help="Of neighbouring tiles, in pixels; default: a quarter, at most 128."),
     click.option("--tile-batch", type=click.IntRange(1, 64), default=1, show_default=True,
                  help="Tiles computed in one call."),
     click.option("--decode", default="auto", show_default=True,

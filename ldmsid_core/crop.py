@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from torch import Tensor
 
 from .errors import ConfigError
 from .tiling import LATENT_PIXELS, Tile, TileLayout
 
 # Bits of LibRaw's orientation, as in `raw.packed_raw.apply_orientation`.
 _MIRROR_COLUMNS, _MIRROR_ROWS, _SWAP = 1, 2, 4
+# How far the decoder's layers look, in latents; what attention adds beyond is faint.
+DECODER_MARGIN = 16
 
 
 class Crop(NamedTuple):
@@ -110,3 +115,27 @@ def part_of_layout(layout: TileLayout, part: Tile) -> tuple[TileLayout, Tile]:
         tuple(column - left for column in columns), layout.window, layout.batch,
     )  # fmt: skip
     return own, Tile(top, left, height, width, 0, 0)
+
+
+def tiles_outside(tiles: Sequence[Tile], box: Tile) -> list[Tile]:
+    """Tiles that do not lie in a box as a whole."""
+    return [
+        tile
+        for tile in tiles
+        if tile.top < box.top
+        or tile.left < box.left
+        or tile.top + tile.height > box.top + box.height
+        or tile.left + tile.width > box.left + box.width
+    ]
+
+
+def cut_to_crop(image: Tensor, crop: Crop, place: Tile) -> Tensor:
+    """The crop of a decoded picture, a view.
+
+    Args:
+        image: `(B, 3, 8h, 8w)` of a part of the frame.
+        crop: In pixels, not turned; inside that part.
+        place: That part, in latents.
+    """
+    top, left = crop.top - LATENT_PIXELS * place.top, crop.left - LATENT_PIXELS * place.left
+    return image[..., top : top + crop.height, left : left + crop.width]

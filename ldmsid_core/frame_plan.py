@@ -38,20 +38,24 @@ class FramePlan:
 
     def smaller_layout(self) -> TileLayout | None:
         """Tiles of half the side; None where they are as small as a network takes."""
-        layout = self.layout
-        step = 8
-        side = max(layout.tile_height, layout.tile_width)
-        half = side // 2 // step * step
-        if half < step:
-            return None
-        return plan_tiles(
-            layout.height, layout.width, tile=half, overlap=min(layout.overlap, half // 2),
-            window=layout.window,
-        )  # fmt: skip
+        return smaller_layout(self.layout)
 
     def decode_layout(self) -> TileLayout:
         """Tiles of `bounded` decoding."""
         return bounded_layout(self.layout.height, self.layout.width, self.decode_tile)
+
+
+def smaller_layout(layout: TileLayout) -> TileLayout | None:
+    """Tiles of half the side; None where they are as small as a network takes."""
+    step = 8
+    side = max(layout.tile_height, layout.tile_width)
+    half = side // 2 // step * step
+    if half < step:
+        return None
+    return plan_tiles(
+        layout.height, layout.width, tile=half, overlap=min(layout.overlap, half // 2),
+        window=layout.window,
+    )  # fmt: skip
 
 
 def smaller_decode(mode: str, tile: int) -> tuple[str, int] | None:
@@ -110,22 +114,24 @@ class Estimate:
         tiles = "in one piece" if count == 1 else f"in {count} tiles of {tile} pixels"
         parts = [
             f"{layout.width * LATENT_PIXELS}x{layout.height * LATENT_PIXELS} pixels",
-            f"{self.steps} steps {tiles}",
+            f"{self.steps} step{'s' if self.steps != 1 else ''} {tiles}",
             f"{self.plan.decode} decode",
             f"{self.flops / 1e12:.3g} TFLOP",
             f"about {self.peak_bytes / 1e9:.2g} GB of working memory "
             f"({self.free_bytes / 1e9:.2g} GB free)",
         ]
         if self.seconds is not None:
-            parts.append(f"about {_duration(self.seconds)}")
+            parts.append(f"about {duration(self.seconds)}")
         return ", ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _with_margin(needed: int) -> int:
+def with_margin(needed: int) -> int:
+    """Free memory that a computation needs, from the bytes of its tensors."""
     return round(_MARGIN * needed) + _KERNELS
 
 
@@ -165,42 +171,81 @@ def make_plan(
     Raises:
         ConfigError: If not even the smallest tile fits.
     """
-    usable = max(0, round((free - _KERNELS) / _MARGIN))
-    positions = height * width
+    layout = plan_layout(
+        height, width, tile=tile, overlap=overlap, batch=batch, step=lambda: costs().step,
+        free=free, window=window,
+    )  # fmt: skip
+    mode, side = plan_decode(
+        height, width, mode=decode, tile=decode_tile, cost=lambda: costs().decode, free=free
+    )
+    return FramePlan(layout, mode, side)
+
+
+def plan_layout(
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    overlap: int,
+    step: Callable[[], CostModel],
+    free: int,
+    batch: int = 1,
+    window: WindowName = "smooth",
+) -> TileLayout:
+    """Choose the tiles of a sampling step; arguments as of `make_plan`, `step` costs one step.
+
+    Raises:
+        ConfigError: If not even the smallest tile fits.
+    """
     if tile == 0:
-        small = positions <= SMALL_FRAME
+        small = height * width <= SMALL_FRAME
         found = None if small else choose_tile(
-            height, width, overlap=overlap, cost=costs().step, free=usable // batch
+            height, width, overlap=overlap, cost=_margined(step(), batch), free=free
         )  # fmt: skip
         tile = max(height, width) if found is None else found
     overlap = min(overlap, tile - 1)
-    layout = plan_tiles(
-        height,
-        width,
-        tile=tile,
-        overlap=overlap,
-        window=window,
-        batch=batch,
-    )
-    mode = decode
-    if decode == "auto":
-        fits = positions <= SMALL_FRAME or costs().decode.bytes(positions) <= usable
+    return plan_tiles(height, width, tile=tile, overlap=overlap, window=window, batch=batch)
+
+
+def plan_decode(
+    height: int, width: int, *, mode: str, tile: int, cost: Callable[[], CostModel], free: int
+) -> tuple[str, int]:
+    """Choose decode mode and tile; arguments as of `make_plan`, `cost` is of one decode.
+
+    Returns:
+        `exact` or `bounded`, and the side of the tiles of `bounded`, in latents.
+
+    Raises:
+        ConfigError: If not even the smallest tile fits.
+    """
+    positions = height * width
+    if mode == "auto":
+        fits = positions <= SMALL_FRAME or with_margin(cost().bytes(positions)) <= free
         mode = "exact" if fits else "bounded"
-    if mode == "bounded" and decode_tile == 0:
-        decode_tile = _decode_tile(height, width, costs().decode, usable)
-    return FramePlan(layout, mode, decode_tile or DEFAULT_TILE)
+    if mode == "bounded" and tile == 0 and positions > SMALL_FRAME:
+        tile = _decode_tile(height, width, cost(), free)
+    return mode, tile or DEFAULT_TILE
 
 
-def _decode_tile(height: int, width: int, cost: CostModel, usable: int) -> int:
+def _margined(cost: CostModel, batch: int) -> CostModel:
+    """What so many tiles a call need of free memory."""
+    each = _MARGIN * batch
+    return replace(
+        cost,
+        bytes_constant=each * cost.bytes_constant + _KERNELS,
+        bytes_linear=each * cost.bytes_linear,
+    )
+
+
+def _decode_tile(height: int, width: int, cost: CostModel, free: int) -> int:
     for side in range(DEFAULT_TILE, SMALLEST_TILE - 1, -8):
-        needed = cost.bytes(decode_positions(height, width, side))
-        if needed <= usable:
+        needed = with_margin(cost.bytes(decode_positions(height, width, side)))
+        if needed <= free:
             return side
     raise ConfigError(
-        f"Expected at least {_with_margin(needed) / _MEGA:.0f} MB of free memory to decode in the "
+        f"Expected at least {needed / _MEGA:.0f} MB of free memory to decode in the "
         f"smallest tiles of {SMALLEST_TILE * LATENT_PIXELS} pixels, found "
-        f"{_with_margin(usable) / _MEGA:.0f} MB; end other programs, use --dtype bf16, or another "
-        "device."
+        f"{free / _MEGA:.0f} MB; end other programs, use --dtype bf16, or another device."
     )
 
 
@@ -226,7 +271,7 @@ def estimate(plan: FramePlan, costs: Costs, *, steps: int, free: int) -> Estimat
         decode_flops = len(tiles.tiles()) * costs.decode.flops(one) + costs.decode.flops(sampled)
     peak = max(layout.batch * costs.step.bytes(area), costs.decode.bytes(working))
     return Estimate(
-        plan, steps, _with_margin(peak), free, len(layout.tiles()) * costs.step.flops(area),
+        plan, steps, with_margin(peak), free, len(layout.tiles()) * costs.step.flops(area),
         decode_flops,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .crop import Crop
 from .errors import NonFiniteError
 from .raw.packed_raw import PackedRaw, apply_orientation
 from .raw.packing import check_exposure_ratio, network_planes
@@ -76,14 +77,20 @@ class RawBands:
 
     Attributes:
         raw: The file, with the exposure ratio chosen for it.
+        region: The part of the picture that is asked for, on the sensor; None is all of it. The
+            bands themselves are always of the whole frame.
     """
 
     raw: PackedRaw
     _split: dict[str, SubBands] = field(default_factory=dict, repr=False, compare=False)
+    region: Crop | None = None
 
     @cached_property
     def identity(self) -> str:
-        """File name, size, checksum and ratio: equal for the same exposure of one file."""
+        """File name, size, checksum and ratio: equal for the same exposure of one file.
+
+        A region does not change it: a latent of the whole frame serves any part.
+        """
         checksum = zlib.crc32(self.raw.planes.contiguous().numpy().data)
         height, width = self.raw.planes.shape[-2:]
         ratio = self.raw.exposure_ratio

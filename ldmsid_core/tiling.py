@@ -26,6 +26,11 @@ _NETWORK_PIXELS = 64
 DEFAULT_OVERLAP = 128
 
 
+def default_overlap(tile: int) -> int:
+    """A good overlap for tiles of this side, both in pixels: a quarter, at most 128."""
+    return min(DEFAULT_OVERLAP, tile // 4 // LATENT_PIXELS * LATENT_PIXELS)
+
+
 def check_tile(tile: int, overlap: int) -> None:
     """Refuse tiles that no network takes.
 

@@ -6,6 +6,7 @@ peak memory is linear, so three runs at tiny sizes tell both at any size.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,6 +161,15 @@ def fit_cost(
     constant = f1 - linear * n1 - quadratic * n1**2
     each = (works[2].peak_bytes - works[1].peak_bytes) / (n3 - n2)
     return CostModel(constant, linear, quadratic, works[2].peak_bytes - each * n3, each)
+
+
+def seconds_of(run: Callable[[], Tensor]) -> float:
+    """How long a computation takes the second time it runs; the first chooses kernels."""
+    with torch.inference_mode():
+        run()
+        started = time.perf_counter()
+        run().flatten()[0].item()  # Waits for the device.
+        return time.perf_counter() - started
 
 
 def choose_tile(

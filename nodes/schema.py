@@ -31,7 +31,10 @@ def schema(node_id: str, display_name: str, **values: Any) -> io.Schema:
 
 
 def field_input(kind: Any, name: str, *, tooltip: str, **values: Any) -> Any:
-    """An input or widget with a tooltip, without keywords that the host does not know."""
+    """An input or widget with a tooltip, without keywords that the host does not know.
+
+    Widgets that a later version appends are optional: graphs of an earlier one lack them.
+    """
     known = inspect.signature(kind.Input.__init__).parameters
     ready = {key: value for key, value in values.items() if key in known or key not in _NEWER}
     return kind.Input(name, tooltip=tooltip, **ready)

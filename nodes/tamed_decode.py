@@ -6,9 +6,11 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ..ldmsid_core.decoding.decode import DECODE_MODES
 from ..ldmsid_core.pipeline import RawBands
 from .decoder_binding import decode_tamed
 from .images import to_comfy
+from .run_text import teller
 from .schema import BANDS, TAMING, field_input, schema
 from .taming_model import TamingModel
 
@@ -34,19 +36,32 @@ class TamedDecode(io.ComfyNode):
                     io.Float, "strength", default=1.0, min=0.0, max=2.0, step=0.01,
                     tooltip="1 is as trained; 0 leaves the decoder untamed.",
                 ),
+                field_input(
+                    io.Combo, "mode", options=list(DECODE_MODES), default="auto", optional=True,
+                    tooltip="auto: exact while it fits in memory, bounded beyond. exact decodes "
+                    "the frame in one piece, bounded in tiles.",
+                ),
+                field_input(
+                    io.Int, "tile", default=0, min=0, max=8192, step=64, optional=True,
+                    tooltip="Side of the tiles of bounded, in pixels, at least 512; 0 chooses.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
                     "image", display_name="image",
-                    tooltip="The photograph, half the sensor's width and height.",
+                    tooltip="The photograph, half the sensor's width and height, or a crop of it.",
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, vae: Any, taming: TamingModel, bands: RawBands, latent: dict[str, Any], strength: float
-    ) -> Any:
+        cls, vae: Any, taming: TamingModel, bands: RawBands, latent: dict[str, Any],
+        strength: float, mode: str = "auto", tile: int = 0,
+    ) -> Any:  # fmt: skip
         """Decode."""
-        image = decode_tamed(vae, taming, bands, latent, strength=strength)
+        image = decode_tamed(
+            vae, taming, bands, latent, strength=strength, mode=mode, tile=tile, tell=teller(cls)
+        )
         return io.NodeOutput(to_comfy(image))

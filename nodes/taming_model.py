@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..ldmsid_core.errors import HostMismatchError
 from ..ldmsid_core.taming.checkpoint import load_taming
 from ..ldmsid_core.taming.header import TamingHeader
+from .kept_halves import KeptHalves
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class TamingModel:
         prompt_embedding: `(tokens, width)`; None if the file has none.
         name: Of the file.
         decoder_base: Tensors of a fine-tuned base decoder by their names in the VAE; may be empty.
+        halves: Of the bands that were decoded last.
     """
 
     header: TamingHeader
@@ -38,6 +40,7 @@ class TamingModel:
     prompt_embedding: Tensor | None
     name: str
     decoder_base: dict[str, Tensor]
+    halves: KeptHalves = field(default_factory=KeptHalves, repr=False, compare=False)
 
     def need_unet(self) -> Any:
         """The patcher of UNet taming.

@@ -23,10 +23,14 @@ from ..ldmsid_core.errors import ConfigError, ShapeError
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.taming.sites import UNetSite
 from ..ldmsid_core.taming.unet_taming import UNetTaming
+from ..ldmsid_core.tiling import TileLayout
 from .host_check import check_model
 from .taming_model import TamingModel
+from .tiled_calls import set_tiles
 
 KEY = "ldmsid"
+# In a LATENT of which only a part was sampled: that part, in pixels on the sensor.
+PART_KEY = "ldmsid_part"
 _CONDITION = "ldmsid_structure"
 _FINER = 2
 _ANY_SIGMA = 1e6
@@ -222,15 +226,45 @@ def bind_unet(
             f"{end_percent:g}; 0 and 1 tame from the first step to the last."
         )
     structure_input = bands.for_recipe(taming.header.input_recipe).structure_input
-    folded = functional.pixel_shuffle(structure_input, _FINER)
+    bound = bind_structure(
+        model, taming, structure_input, bands.raw.file_name,
+        strength=strength, start_percent=start_percent, end_percent=end_percent,
+    )  # fmt: skip
+    return bound, empty_latent(structure_input, bands.identity)
+
+
+def bind_structure(
+    model: Any,
+    taming: TamingModel,
+    structure_input: Tensor,
+    file_name: str,
+    *,
+    strength: float,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+    layout: TileLayout | None = None,
+) -> Any:
+    """A clone of a MODEL, tamed by a structure input of any size.
+
+    Args:
+        model: As for `bind_unet`, checked.
+        taming: As for `bind_unet`.
+        structure_input: `(B, 4, h, w)`.
+        file_name: Of the file, for messages.
+        strength: As for `bind_unet`.
+        start_percent: As for `bind_unet`.
+        end_percent: As for `bind_unet`.
+        layout: Of the tiles that UNet calls are computed in; None computes them whole.
+    """
     patcher = taming.need_unet()
     bound = model.clone()
     for kind in _WRAPPERS:
         bound.remove_wrappers_with_key(kind, KEY)
-    latent = empty_latent(structure_input, bands.identity)
+    # Before our own, so that taming lies inside and sees tiles.
+    set_tiles(bound, layout)
     if strength == 0.0:
         bound.set_additional_models(KEY, [])
-        return bound, latent
+        return bound
     sampling = model.get_model_object("model_sampling")
     binding = UNetBinding(
         patcher.model,
@@ -241,9 +275,9 @@ def bind_unet(
     bound.set_additional_models(KEY, [patcher])
     size = (structure_input.shape[-2], structure_input.shape[-1])
     wrappers = (
-        binding.call, _carry(folded), _reserve(patcher.model),
-        _size_check(size, bands.raw.file_name),
+        binding.call, _carry(functional.pixel_shuffle(structure_input, _FINER)),
+        _reserve(patcher.model), _size_check(size, file_name),
     )  # fmt: skip
     for kind, wrapper in zip(_WRAPPERS, wrappers, strict=True):
         bound.add_wrapper_with_key(kind, KEY, wrapper)
-    return bound, latent
+    return bound

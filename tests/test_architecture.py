@@ -31,13 +31,15 @@ ALLOWED = {
     "memory": {"errors"},
     "crop": {"errors", "tiling"},
     "frame_plan": {"errors", "tiling", "work", "decoding"},
-    "decoding": {"errors", "wavelet", "taming", "tiling", "crop", "decoding"},
+    "decoding": {"errors", "wavelet", "taming", "tiling", "crop", "work", "decoding"},
     "work": {"errors", "tiling"},
-    "pipeline": {"errors", "wavelet", "raw", "taming"},
+    "pipeline": {"errors", "wavelet", "raw", "taming", "crop"},
+    "enlarged": {"tiling"},
     "released_recipe": {"errors", "tiling", "wavelet", "pipeline"},
     "hosts": {
         "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",
         "weight_file", "tiling", "decoding", "memory", "work", "frame_plan", "crop",
+        "enlarged",
     },
     "evaluation": {"errors", "output", "raw", "evaluation"},
     "training": {

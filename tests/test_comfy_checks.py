@@ -16,6 +16,7 @@ import pytest
 import torch
 from helpers.comfy_hosts import ROOT, ComfyHost, find_hosts, find_tiled_diffusion
 from helpers.golden import golden_folder
+from helpers.tiled_results import tiled_results
 from safetensors.torch import save_file
 
 from ldmsid_core.hosts.engine import ready_engine
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.comfy
 CHECKS = Path(__file__).parent / "comfy_checks"
 MODULES = (
     "checks_memory", "checks_files", "checks_binding", "checks_packs", "checks_decode",
-    "checks_base", "checks_released",
+    "checks_base", "checks_tiles", "checks_crop", "checks_released",
 )  # fmt: skip
 # Gigabytes of weights: in a process of its own.
 FULL_MODULES = ("checks_released_full",)
@@ -68,6 +69,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
             raw, taming.header.input_recipe, exposure_ratio=250.0, seed=5,
             sample=keep, decode=decode,
         ).image.clone()  # fmt: skip
+    found |= tiled_results()
     path = tmp_path_factory.mktemp("expected") / "sample.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in found.items()}, str(path))
     return path
@@ -85,7 +87,7 @@ def _verdicts(
     done = subprocess.run(
         [host.python, CHECKS / "runner.py", host.path, pack, base, *modules],
         input=settings, capture_output=True, text=True, env=host.environment(), cwd=base,
-        timeout=900,
+        timeout=1800,
     )  # fmt: skip
     found = {}
     for line in done.stdout.splitlines():

@@ -194,6 +194,22 @@ def test_workflows_fit_the_schemas(path: Path) -> None:
             assert "fixed" in node["widgets_values"] and "randomize" not in node["widgets_values"]
 
 
+APPENDED = {
+    "LDMSID_SplitBands": ["crop"],
+    "LDMSID_TamedSampler": ["tile", "overlap", "start", "vae"],
+    "LDMSID_TamedDecode": ["mode", "tile"],
+}
+
+
+@pytest.mark.parametrize("name", APPENDED)
+def test_what_was_appended_is_last_and_optional(name: str) -> None:
+    """So graphs of an earlier version, with fewer values and inputs, still run with defaults."""
+    entry = OURS[name]
+    assert entry["input_order"]["optional"] == APPENDED[name]
+    for kind, options in entry["input"]["optional"].values():
+        assert kind == "VAE" or "default" in options
+
+
 def widget_count(entry: dict[str, Any]) -> int:
     count = 0
     for kind, options in inputs_of(entry).values():

@@ -14,12 +14,12 @@ from ldmsid_core.errors import ConfigError, NonFiniteError
 from ldmsid_core.hosts.dtypes import choose_device, choose_dtype
 from ldmsid_core.hosts.engine import ready_engine
 from ldmsid_core.hosts.sampling import sample_latent
-from ldmsid_core.hosts.schedule import SAMPLER_NAMES, make_scheduler
+from ldmsid_core.hosts.schedule import SAMPLER_NAMES, make_scheduler, set_steps
 from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.pipeline import enhance
 from ldmsid_core.raw.loader import load_raw
 from ldmsid_core.raw.packed_raw import PackedRaw
-from ldmsid_core.sampling_grid import initial_noise
+from ldmsid_core.sampling_grid import initial_noise, trailing_timesteps
 
 CPU = torch.device("cpu")
 
@@ -73,6 +73,101 @@ def test_bad_settings_are_named() -> None:
 def test_nan_from_the_network_is_named_with_its_timestep() -> None:
     with pytest.raises(NonFiniteError, match="timestep 999"):
         sample_latent(lambda x, t: x * float("nan"), torch.zeros(1, 4, 8, 8), steps=2)
+
+
+def test_nan_is_found_at_the_end_where_steps_are_not_checked() -> None:
+    """As on a GPU: each look at a result would wait for the device."""
+    asked, called = [], []
+
+    def predict(latent: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        called.append(int(timestep[0]))
+        return latent * (float("nan") if int(timestep[0]) < 600 else 0.1)
+
+    def culprit(latent: torch.Tensor, timestep: torch.Tensor) -> str:
+        assert latent.isfinite().all()
+        asked.append(int(timestep[0]))
+        return "UNet: conv_in"
+
+    with pytest.raises(NonFiniteError, match="timestep 499, first in UNet: conv_in;"):
+        sample_latent(
+            predict, initial_noise((1, 4, 8, 8), 0), steps=4, check_steps=False, culprit=culprit
+        )
+    assert asked == [499]
+    assert called == [999, 749, 499, 249, 999, 749, 499]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_checking_every_step_changes_nothing(sampler: str) -> None:
+    noise = initial_noise((1, 4, 8, 8), 2)
+    found = [
+        sample_latent(
+            lambda x, t: 0.3 * x.tanh(), noise, steps=5, sampler=sampler, check_steps=check, seed=4
+        )
+        for check in (None, True, False)
+    ]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+OURS = [name for name in SAMPLER_NAMES if not name.endswith("-released")]
+
+
+@pytest.mark.parametrize("sampler", OURS)
+@pytest.mark.parametrize("start", [0.02, 0.4, 0.95])
+def test_a_later_start_finds_the_clean_latent_too(sampler: str, start: float) -> None:
+    target = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    begin = target + 0.2
+    asked: list[int] = []
+    clean = exact_noise_for(target)
+
+    def predict(latent: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        asked.append(int(timestep[0]))
+        return clean(latent, timestep)  # type: ignore[operator]
+
+    noise = initial_noise((2, 4, 8, 8), seed=1)
+    found = sample_latent(predict, noise, steps=6, sampler=sampler, begin=begin, start=start)
+    assert asked == trailing_timesteps(6, start=start)
+    assert torch.allclose(found, target, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", OURS)
+def test_what_sampling_begins_with_is_the_picture_with_the_noise_of_its_timestep(
+    sampler: str,
+) -> None:
+    begin, noise = torch.full((1, 4, 8, 8), 2.0), initial_noise((1, 4, 8, 8), 3)
+    seen: list[torch.Tensor] = []
+
+    def predict(latent: torch.Tensor, _timestep: torch.Tensor) -> torch.Tensor:
+        seen.append(latent)
+        return noise
+
+    found = sample_latent(predict, noise, steps=2, sampler=sampler, begin=begin, start=0.3)
+    alpha = make_scheduler("ddim").alphas_cumprod[299]
+    torch.testing.assert_close(seen[0], alpha.sqrt() * begin + (1 - alpha).sqrt() * noise)
+    assert torch.allclose(found, begin, atol=1e-4)
+
+
+def test_start_1_ignores_a_picture_bit_for_bit() -> None:
+    noise = initial_noise((1, 4, 8, 8), 3)
+    found = [
+        sample_latent(lambda x, t: 0.5 * x, noise, steps=3, **extra)
+        for extra in ({}, {"start": 1.0}, {"start": 1.0, "begin": torch.ones(1, 4, 8, 8)})
+    ]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("sampler", ["ddim-released", "ddpm-released"])
+def test_released_samplers_have_no_later_start(sampler: str) -> None:
+    scheduler = make_scheduler(sampler)
+    set_steps(scheduler, sampler, 4, start=1.0)
+    with pytest.raises(ConfigError, match=rf"start 1 with the sampler {sampler}, found 0\.5"):
+        set_steps(scheduler, sampler, 4, start=0.5)
+
+
+def test_a_later_start_needs_a_picture() -> None:
+    with pytest.raises(ConfigError, match=r"to begin with at start 0\.5, found none"):
+        sample_latent(lambda x, t: x, torch.zeros(1, 4, 8, 8), steps=2, start=0.5)
+    with pytest.raises(ConfigError, match="found 1\\.5"):
+        sample_latent(lambda x, t: x, torch.zeros(1, 4, 8, 8), steps=2, start=1.5)
 
 
 @pytest.fixture

@@ -10,7 +10,13 @@ import torch
 from ldmsid_core.errors import ConfigError
 from ldmsid_core.hosts.sampling import sample_latent
 from ldmsid_core.hosts.schedule import make_scheduler
-from ldmsid_core.sampling_grid import DEFAULT_STEPS, check_steps, initial_noise, trailing_timesteps
+from ldmsid_core.sampling_grid import (
+    DEFAULT_STEPS,
+    check_start,
+    check_steps,
+    initial_noise,
+    trailing_timesteps,
+)
 
 COUNTS = [*range(1, 101), 128, 150, 199, 250, 333, 400, 499, 500, 501, 667, 750, 800, 999, 1000]
 
@@ -84,6 +90,38 @@ def test_grids_worked_out_by_hand() -> None:
     assert trailing_timesteps(3) == [999, 666, 332]
     assert trailing_timesteps(1000) == list(range(999, -1, -1))
     assert len(trailing_timesteps(DEFAULT_STEPS)) == DEFAULT_STEPS
+
+
+def test_later_starts_worked_out_by_hand() -> None:
+    assert trailing_timesteps(3, start=0.6) == [599, 399, 199]
+    assert trailing_timesteps(1, start=0.25) == [249]
+    assert trailing_timesteps(4, start=0.1) == [99, 74, 49, 24]
+    assert trailing_timesteps(5, start=0.005) == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("start", [0.001, 0.05, 0.3, 1 / 3, 0.6, 0.999, 1.0])
+def test_a_later_start_is_a_shorter_grid_of_the_same_kind(start: float) -> None:
+    top = 1000 * start
+    for steps in range(1, int(top) + 1):
+        grid = trailing_timesteps(steps, start=start)
+        assert len(grid) == steps and grid[0] == round(top) - 1
+        assert all(later < earlier for earlier, later in pairwise((*grid, -1))), steps
+        # The last step is as long as the others, within rounding.
+        assert abs(grid[-1] + 1 - top / steps) <= 0.5 + 1e-6
+    assert trailing_timesteps(int(top)) == trailing_timesteps(int(top), start=1.0)
+
+
+@pytest.mark.parametrize("start", [0.0, -0.5, 1.001, float("nan")])
+def test_starts_out_of_range_are_refused(start: float) -> None:
+    for check in (check_start, lambda value: trailing_timesteps(1, start=value)):
+        with pytest.raises(ConfigError, match=f"above 0 and at most 1, found {start}"):
+            check(start)
+    assert check_start(1.0) == 1.0 and check_start(0.001) == 0.001
+
+
+def test_more_steps_than_timesteps_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"at most 100 sampling steps from start 0\.1, found 101"):
+        trailing_timesteps(101, start=0.1)
 
 
 @pytest.mark.parametrize("steps", [-1, 0, 1001])

@@ -217,8 +217,8 @@ def test_the_engine_without_strength_is_the_host_alone(tmp_path: Path) -> None:
         wanted = sample_latent(lambda x, t: host.unet(x, t, context).sample, noise, steps=2)
         wanted = wanted / host.header.latent_scale
         assert torch.equal(latent, wanted)
-        wanted = wanted.contiguous(memory_format=torch.channels_last)
-        assert torch.equal(image, host.vae.decode(wanted).sample)
+        # Decoding runs in strips, with sums in another order than the host's own.
+        torch.testing.assert_close(image, host.vae.decode(wanted).sample, atol=TOLERANCE, rtol=0)
 
 
 def enhance_by_cli(tmp_path: Path, name: str, *options: object) -> Result:

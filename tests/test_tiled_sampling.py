@@ -11,10 +11,15 @@ from helpers import golden as g
 from helpers import released_hosts as hosts
 from helpers.raws import write_test_dng
 from helpers.tiny_model import load_model
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
 
-from ldmsid_core.cli_enhance import EnhanceOptions, enhance_files
+from ldmsid_core.cli_enhance import enhance_files
+from ldmsid_core.cli_enhance_options import EnhanceOptions
 from ldmsid_core.errors import ConfigError
 from ldmsid_core.hosts.engine import ready_engine
+from ldmsid_core.hosts.sampling import sample_latent
 from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.hosts.tiled_sampling import tiled_prediction
 from ldmsid_core.output.writers import read_settings
@@ -58,6 +63,45 @@ def test_golden_canvas_unet() -> None:
                 latent, vectors["unet.in.t"], vectors["unet.in.context"], low
             )
             g.assert_close(found, vectors["unet.out.eps"], NETWORK, f"{batch} tiles a call")
+
+
+@limits(deadline=None, max_examples=60)
+@given(st.data(), st.integers(1, 24), st.booleans())
+def test_a_network_that_sees_single_positions_knows_no_tiles(
+    data: st.DataObject, tile: int, narrow: bool
+) -> None:
+    """Pointwise predictions merge to that of the whole frame: identity for the latent."""
+    overlap = data.draw(st.integers(0, tile - 1))
+    # One latent more than tiles cover, a single tile, and anything else.
+    lengths = st.sampled_from((1, tile, tile + 1, 2 * tile - overlap, 2 * tile - overlap + 1))
+    sizes = st.one_of(lengths, st.integers(1, 60))
+    height, width = 1 if narrow else data.draw(sizes), data.draw(sizes)
+    batch = data.draw(st.integers(1, 2))
+    layout = plan_tiles(
+        height, width, tile=tile, overlap=overlap, batch=data.draw(st.integers(1, 5)),
+        window=data.draw(st.sampled_from(("smooth", "released"))),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(height)
+    noise, low, context = (
+        torch.randn(batch, *shape, generator=generator)
+        for shape in ((4, height, width), (4, height, width), (7, 3))
+    )
+
+    def predict(
+        latent: torch.Tensor, timestep: torch.Tensor, context: torch.Tensor, low: torch.Tensor
+    ) -> torch.Tensor:
+        assert len(latent) == len(timestep) == len(context) == len(low)
+        # Every tile comes with its own frame's prompt.
+        mark = context.mean((1, 2))[:, None, None, None]
+        return 0.5 * latent + 0.3 * low + 0.01 * mark + timestep[:, None, None, None] / 10_000
+
+    tiled = tiled_prediction(predict, layout)
+    found = [
+        sample_latent(lambda x, t, p=p: p(x, t, context, low), noise, steps=3)
+        for p in (predict, tiled)
+    ]
+    # Weights of tiles add up to 1 within float32; from timestep 999 that grows some 15 times.
+    torch.testing.assert_close(found[1], found[0], atol=2e-4, rtol=1e-4)
 
 
 def sample(tmp_path: Path, bands: SubBands, **settings: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ statistics over all of them; their cut edges repeat their border pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..tiling import LATENT_PIXELS, Tile, TileLayout, merge_tiles, plan_tiles
 from ..wavelet import SubBands
 from .layers import Layers, Sides
 from .network import TamedDecoder
-from .norms import FixedNorms, Moments, PooledNorms
+from .norms import FixedNorms, FrameNorms, Norms, PooledNorms
 
 # 27 tiles of 192 pixels: in measurements better than fewer larger or more smaller ones.
 SAMPLE_TILE = 24
@@ -26,6 +26,8 @@ SAMPLE_POSITIONS = 1_000_000 // LATENT_PIXELS**2
 # Self-attention at the decoder's start looks at least this far.
 SMALLEST_TILE = 64
 DEFAULT_TILE, OVERLAP = 96, 16
+# Latents of a frame above which its attention looks at windows, and the head's part of the work.
+_WINDOWS_ABOVE, _HEAD_PART = 1 << 15, 0.1
 
 Place = Callable[[Tensor], Tensor]
 
@@ -58,6 +60,18 @@ def _spread(room: int, count: int) -> list[int]:
     return [round(i * room / (count - 1)) for i in range(count)]
 
 
+def statistics_tiles(height: int, width: int, layout: TileLayout) -> list[Tile]:
+    """The tiles that stand for a frame where it is decoded in those of a layout.
+
+    Args:
+        height: Of the frame, in latents.
+        width: Of the frame.
+        layout: Of decoding; together they need no more than two of its tiles.
+    """
+    area = layout.tile_height * layout.tile_width
+    return sample_tiles(height, width, positions=min(SAMPLE_POSITIONS, 2 * area))
+
+
 def place_bands(bands: SubBands, place: Place, tile: Tile | None = None) -> SubBands:
     """The bands of a tile, or of the whole frame, brought to where they are used."""
 
@@ -81,33 +95,43 @@ def sides_of(tile: Tile, height: int, width: int) -> Sides:
     )
 
 
-def sample_statistics(
-    network: TamedDecoder,
-    latent: Tensor,
-    bands: SubBands,
-    tiles: list[Tile],
-    layers: Layers,
-    place: Place,
-) -> list[Moments]:
-    """Statistics of every norm, from one pass over the tiles that stand for the frame.
+@dataclass(frozen=True)
+class _Way:
+    """How a tile is decoded: from the latent, or from features of the whole frame.
 
-    Args:
-        network: The decoder.
-        latent: Unscaled, `(1, 4, h, w)`, of the whole frame.
-        bands: Of the frame.
-        tiles: From `sample_tiles`.
-        layers: How; its norms and sides are not used.
-        place: Brings a tensor to the device, dtype and memory format of decoding.
+    Attributes:
+        run: `TamedDecoder.run` or `TamedDecoder.tail`.
+        enter: What it begins with in a tile.
+        layers: That each tile goes through.
+        part: Of the whole work that the tiles are.
     """
-    height, width = latent.shape[-2:]
-    norms = PooledNorms()
-    sides = [sides_of(tile, height, width) for tile in tiles]
-    network.run(
-        [place(tile.cut(latent)) for tile in tiles],
-        [place_bands(bands, place, tile) for tile in tiles],
-        replace(layers, norms=norms, sides=sides),
+
+    run: Callable[[list[Tensor], list[SubBands], Layers], list[Tensor]]
+    enter: Callable[[Tile], Tensor]
+    layers: int
+    part: float = 1.0
+
+
+def _after_head(
+    network: TamedDecoder, latent: Tensor, bands: SubBands, layers: Layers, place: Place
+) -> _Way:
+    """Compute the layers at the latent's own size for the whole frame.
+
+    It is 1/64 of the picture, and some features there are rare and strong: no sample of the frame
+    would get their statistics right.
+    """
+    whole = replace(
+        layers,
+        norms=FrameNorms(),
+        sides=(Sides(),),
+        attention_positions=_WINDOWS_ABOVE,
+        report=lambda done: layers.report(done * _HEAD_PART / network.head_count()),
     )
-    return norms.seen
+    ll, detail = ((levels[0], levels[1], place(levels[2])) for levels in (bands.ll, bands.detail))
+    coarse = SubBands(ll, detail, bands.content_size)
+    (features,) = network.head([place(latent)], [coarse], whole)
+    left = network.layer_count() - network.head_count()
+    return _Way(network.tail, lambda tile: tile.cut(features), left, 1.0 - _HEAD_PART)
 
 
 def decode_bounded(
@@ -123,7 +147,8 @@ def decode_bounded(
 
     Args:
         network: The decoder.
-        latent: Unscaled, `(1, 4, h, w)`.
+        latent: Unscaled, `(1, 4, h, w)`; where a box is given, right in the box and in the tiles
+            that stand for the frame.
         bands: Of the frame.
         layout: Of the tiles of the box, at least 64 a side where the frame is.
         layers: How; its norms and sides are not used, `report` gets parts of the whole work.
@@ -134,31 +159,34 @@ def decode_bounded(
         `(1, 3, 8h, 8w)` of the box, model range, float32, on the CPU.
     """
     height, width = latent.shape[-2:]
-    above, before = (0, 0) if box is None else (box.top, box.left)
-    area = layout.tile_height * layout.tile_width
-    chosen = sample_tiles(height, width, positions=min(SAMPLE_POSITIONS, 2 * area))
+    if box is None:
+        way = _after_head(network, latent, bands, layers, place)
+    else:
+        way = _Way(network.run, lambda tile: place(tile.cut(latent)), network.layer_count())
+    chosen = statistics_tiles(height, width, layout)
     tiles = layout.tiles()
-    sampled = sum(tile.height * tile.width for tile in chosen)
-    total = network.layer_count() * (sampled + area * len(tiles))
+    positions = sum(tile.height * tile.width for tile in (*chosen, *tiles))
+    unit = way.part / (way.layers * positions)
 
-    def reporting(part: int) -> Layers:
-        return replace(layers, report=lambda done: layers.report(done * part / total))
+    def decode(group: Sequence[Tile], norms: Norms) -> list[Tensor]:
+        part = unit * group[0].height * group[0].width
+        own = replace(
+            layers,
+            norms=norms,
+            sides=[sides_of(tile, height, width) for tile in group],
+            report=lambda done: layers.report(done * part),
+        )
+        entered = [way.enter(tile) for tile in group]
+        return way.run(entered, [place_bands(bands, place, tile) for tile in group], own)
 
-    each = sampled // len(chosen)
-    known = sample_statistics(network, latent, bands, chosen, reporting(each), place)
-    own = reporting(area)
+    sampled = PooledNorms()
+    decode(chosen, sampled)
+    top, left = (0, 0) if box is None else (box.top, box.left)
 
     def compute(group: tuple[Tile, ...]) -> Tensor:
-        pictures = []
-        for one in group:
-            tile = replace(one, top=one.top + above, left=one.left + before)
-            sides = (sides_of(tile, height, width),)
-            run = replace(own, norms=FixedNorms(known), sides=sides)
-            (picture,) = network.run(
-                [place(tile.cut(latent))], [place_bands(bands, place, tile)], run
-            )
-            pictures.append(picture.cpu())
-        return torch.cat(pictures)
+        placed = [replace(tile, top=tile.top + top, left=tile.left + left) for tile in group]
+        pictures = (decode([tile], FixedNorms(sampled.seen))[0].cpu() for tile in placed)
+        return torch.cat(list(pictures))
 
     return merge_tiles(layout, compute, scale=LATENT_PIXELS)
 

@@ -7,6 +7,7 @@ border, would darken what the norms see.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -69,6 +70,8 @@ class Layers:
         sides: Of each piece.
         positions: Of a strip, at least one row.
         weights: Weight and bias of a layer.
+        attention_positions: Of a piece that attention still looks at as a whole; in larger ones
+            it looks at windows.
         report: Called after each strip with the part of a layer that it was; may raise to stop.
     """
 
@@ -76,6 +79,7 @@ class Layers:
     sides: Sequence[Sides] = (Sides(),)
     positions: int = STRIP
     weights: WeightsOf = own_weights
+    attention_positions: float = math.inf
     report: Callable[[float], None] = field(default=lambda _part: None)
 
     def strips(self, height: int, width: int) -> Iterator[tuple[int, int]]:

@@ -158,8 +158,8 @@ def find_decoder(vae: nn.Module) -> Decoder:
     Raises:
         HostMismatchError: If it is neither.
     """
-    layout = _diffusers if hasattr(vae.get_submodule("decoder"), "mid_block") else _original
     try:
+        layout = _diffusers if hasattr(vae.get_submodule("decoder"), "mid_block") else _original
         found = layout(vae)
     except AttributeError as error:
         raise HostMismatchError(

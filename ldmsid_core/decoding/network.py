@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,13 @@ from torch.nn import functional
 from ..taming.fusion import DecoderTaming
 from ..taming.sites import DECODER_SITES
 from ..wavelet import SubBands
+from .attention import self_attention
 from .bands import HalfCache, fuse
 from .blocks import Pieces, activation, convolved, residual, rows_of
-from .layers import Layers, convolve, empty, normalise, width_of
-from .modules import Attention, Decoder
+from .layers import Layers, convolve, empty, width_of
+from .modules import Decoder, Stage
+
+_FUSION_LAYERS = 9
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,14 @@ class TamedDecoder:
     def layer_count(self) -> int:
         """Layers that each piece goes through, as `Layers.report` counts them."""
         residuals = sum(1 for _ in self.decoder.residuals())
-        fused = 9 * len(DECODER_SITES) if self.is_tamed else 0
+        fused = _FUSION_LAYERS * len(DECODER_SITES) if self.is_tamed else 0
         doublings = sum(stage.upsample is not None for stage in self.decoder.stages)
         return 3 + 2 * residuals + doublings + fused
+
+    def head_count(self) -> int:
+        """Those of them in `head`."""
+        fused = _FUSION_LAYERS if self.is_tamed else 0
+        return 2 + 2 * (2 + len(self.decoder.stages[0].blocks)) + fused
 
     def run(
         self,
@@ -68,6 +77,22 @@ class TamedDecoder:
         Returns:
             Pictures in model range, each `(1, 3, 8h, 8w)` float32.
         """
+        x = self.head(latents, bands, layers, halves=halves)
+        return self.tail(x, bands, layers, halves=halves)
+
+    def head(
+        self,
+        latents: Pieces,
+        bands: Sequence[SubBands],
+        layers: Layers,
+        *,
+        halves: HalfCache | None = None,
+    ) -> Pieces:
+        """All layers at the latent's own size; arguments as of `run`.
+
+        Returns:
+            Features, each `(1, C, h, w)`.
+        """
         decoder = self.decoder
         x = [decoder.post_quant(latent) for latent in latents]
         width = width_of(decoder.conv_in)
@@ -76,45 +101,49 @@ class TamedDecoder:
             for piece, sides in zip(x, layers.sides, strict=True)
         ]
         x = residual(x, decoder.before, layers)
-        x = _attention(x, decoder.attention, layers)
+        x = self_attention(x, decoder.attention, layers)
         x = residual(x, decoder.after, layers)
-        for stage in decoder.stages:
-            if stage.level is not None and self.taming is not None and self.is_tamed:
-                index = stage.level - 1
-                own = [(b.ll[index], b.detail[index]) for b in bands]
-                fusion = self.taming.fusion(stage.level)
-                x = fuse(x, stage.level, fusion, own, layers, strength=self.strength, halves=halves)
-            for block in stage.blocks:
-                x = residual(x, block, layers)
-            if stage.upsample is not None:
-                x = _upsample(x, stage.upsample, layers)
-        return _output(x, decoder, layers)
+        return self._stage(x, decoder.stages[0], bands, layers, halves)
 
+    def tail(
+        self,
+        features: Pieces,
+        bands: Sequence[SubBands],
+        layers: Layers,
+        *,
+        halves: HalfCache | None = None,
+    ) -> Pieces:
+        """All other layers; returns what `run` does.
 
-def _attention(pieces: Pieces, attention: Attention, layers: Layers) -> Pieces:
-    """Self-attention within each piece, added to it."""
-    norm = layers.affine(attention.norm, pieces)
-    for x in pieces:
-        y = normalise(x, norm)
-        query, key, value = (
-            _tokens(y, projection)
-            for projection in (attention.query, attention.key, attention.value)
-        )
-        mixed = functional.scaled_dot_product_attention(query, key, value)[:, 0]
-        if isinstance(attention.out, nn.Linear):
-            added = attention.out(mixed).transpose(1, 2).reshape(x.shape)
-        else:
-            added = attention.out(mixed.transpose(1, 2).reshape(x.shape))
-        x += added
-        layers.report(1.0)
-    return pieces
+        Args:
+            features: From `head`.
+            bands: Of each piece.
+            layers: How.
+            halves: As of `run`.
+        """
+        x = features
+        for before, stage in pairwise(self.decoder.stages):
+            assert before.upsample is not None
+            x = _upsample(x, before.upsample, layers)
+            x = self._stage(x, stage, bands, layers, halves)
+        return _output(x, self.decoder, layers)
 
-
-def _tokens(y: Tensor, projection: nn.Module) -> Tensor:
-    """`(1, C, h, w)` -> `(1, 1, h * w, C)`, projected."""
-    if isinstance(projection, nn.Linear):
-        return projection(y.flatten(2).transpose(1, 2))[:, None]
-    return projection(y).flatten(2).transpose(1, 2)[:, None]
+    def _stage(
+        self,
+        x: Pieces,
+        stage: Stage,
+        bands: Sequence[SubBands],
+        layers: Layers,
+        halves: HalfCache | None,
+    ) -> Pieces:
+        """Bands fused in, and the residual blocks."""
+        if stage.level is not None and self.taming is not None and self.is_tamed:
+            own = [(b.ll[stage.level - 1], b.detail[stage.level - 1]) for b in bands]
+            fusion = self.taming.fusion(stage.level)
+            x = fuse(x, stage.level, fusion, own, layers, strength=self.strength, halves=halves)
+        for block in stage.blocks:
+            x = residual(x, block, layers)
+        return x
 
 
 def _upsample(pieces: Pieces, conv: nn.Module, layers: Layers) -> Pieces:

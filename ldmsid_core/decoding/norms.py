@@ -74,27 +74,20 @@ class PooledNorms:
     """Statistics of pieces that stand for a frame; remembered.
 
     Attributes:
-        margin: Part of a side, at each end, that statistics leave out, 0 to 0.5.
         seen: What was handed out so far.
     """
 
-    margin: float = 0.0
     seen: list[Moments] = field(default_factory=list)
 
     def next(self, pieces: Sequence[Tensor], groups: int) -> Moments:
         """Statistics of all pieces together."""
-        parts = [moments(self._inner(piece), groups) for piece in pieces]
+        parts = [moments(piece, groups) for piece in pieces]
         mean = torch.stack([part.mean for part in parts]).double()
         square = torch.stack([part.variance for part in parts]).double() + mean.square()
         pooled = mean.mean(0)
         found = Moments(pooled.float(), (square.mean(0) - pooled.square()).clamp_min(0.0).float())
         self.seen.append(found)
         return found
-
-    def _inner(self, piece: Tensor) -> Tensor:
-        height, width = piece.shape[-2:]
-        rows, columns = round(self.margin * height), round(self.margin * width)
-        return piece[:, :, rows : height - rows, columns : width - columns]
 
 
 @dataclass

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..decoding.cost import blank_bands, decode_blank, decode_cost
 from ..decoding.decode import FrameDecoder
-from ..decoding.layers import STRIP
 from ..frame_plan import Costs, Estimate, FramePlan, estimate, make_plan, with_seconds
 from ..memory import free_memory
 from ..taming.attach import PredictNoise
 from ..tiling import LATENT_PIXELS
-from ..wavelet import SubBands, split_bands
-from ..work import fit_cost
+from ..work import fit_cost, seconds_of
 from .settings import SamplingSettings
 
 # Sides of the pieces that speed is measured on, in latents.
 _STEP_PIECE, _DECODE_PIECE = 40, 24
-_FINE_STRIP = 1 << 8
 
 
 @dataclass
@@ -46,31 +42,19 @@ class Planner:
     def costs(self) -> Costs:
         """What one step and one decode cost at any size, from tiny runs; counted once."""
         if self._costs is None:
-            # At tiny sizes a strip would be the whole frame; finer ones show what grows with it.
-            memory = fit_cost(lambda h, w: self._decode_at(h, w, strip=_FINE_STRIP))
-            decode = replace(
-                fit_cost(self._decode_at),
-                bytes_constant=memory.bytes_constant,
-                bytes_linear=memory.bytes_linear,
-            )
+            decode = decode_cost(self.decoder, channels=self.channels)
             self._costs = Costs(fit_cost(self._step_at), decode)
         return self._costs
-
-    def _bands_at(self, height: int, width: int) -> SubBands:
-        size = (1, 4, LATENT_PIXELS * height, LATENT_PIXELS * width)
-        return split_bands(torch.zeros(size), multiple=LATENT_PIXELS)
 
     def _step_at(self, height: int, width: int) -> Tensor:
         place = self.decoder.place
         latent = torch.zeros(1, self.channels, height, width)
-        low = self._bands_at(height, width).structure_input
+        low = blank_bands(height, width).structure_input
         timestep = torch.full((1,), 500, device=self.decoder.device)
         return self.predict(place(latent), timestep, self.context(1), place(low))
 
-    def _decode_at(self, height: int, width: int, *, strip: int = STRIP) -> Tensor:
-        latent = torch.zeros(1, self.channels, height, width)
-        silent = replace(self.decoder, strip=strip, report=lambda _part: None)
-        return silent.exact(latent, self._bands_at(height, width))
+    def _decode_at(self, height: int, width: int) -> Tensor:
+        return decode_blank(self.decoder, height, width, channels=self.channels)
 
     def context(self, batch: int) -> Tensor:
         """The prompt for so many tiles, `(batch, tokens, width)`."""
@@ -102,16 +86,10 @@ class Planner:
         layout = plan.layout
         step = (min(_STEP_PIECE, layout.tile_height), min(_STEP_PIECE, layout.tile_width))
         decode = (min(_DECODE_PIECE, height), min(_DECODE_PIECE, width))
+        step_seconds = seconds_of(lambda: self._step_at(*step))
+        decode_seconds = seconds_of(lambda: self._decode_at(*decode))
         return with_seconds(
             found,
-            step_rate=costs.step.flops(step[0] * step[1]) / self._seconds(self._step_at, *step),
-            decode_rate=costs.decode.flops(decode[0] * decode[1])
-            / self._seconds(self._decode_at, *decode),
+            step_rate=costs.step.flops(step[0] * step[1]) / step_seconds,
+            decode_rate=costs.decode.flops(decode[0] * decode[1]) / decode_seconds,
         )
-
-    @torch.inference_mode()
-    def _seconds(self, run: Callable[[int, int], Tensor], height: int, width: int) -> float:
-        run(height, width)  # Chooses kernels.
-        started = time.perf_counter()
-        run(height, width).flatten()[0].item()  # Waits for the device.
-        return time.perf_counter() - started

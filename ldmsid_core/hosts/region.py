@@ -9,15 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..crop import Crop, latents_of, part_of_layout
-from ..decoding.bounded import sample_tiles
+from ..crop import (
+    DECODER_MARGIN,
+    Crop,
+    cut_to_crop,
+    latents_of,
+    part_of_layout,
+    tiles_outside,
+)
+from ..decoding.bounded import statistics_tiles
 from ..sampling_grid import initial_noise
-from ..tiling import LATENT_PIXELS, Tile, plan_tiles
+from ..tiling import Tile, plan_tiles
 from ..wavelet import SubBands
 from .engine import Engine
-
-# How far the decoder's layers look, in latents; what attention adds beyond is faint.
-_MARGIN = 16
 
 
 def enhance_region(
@@ -39,34 +43,16 @@ def enhance_region(
     """
     height, width = bands.structure_input.shape[-2:]
     plan = engine.plan(height, width)
-    part = latents_of(crop, margin=_MARGIN, height=height, width=width)
+    part = latents_of(crop, margin=DECODER_MARGIN, height=height, width=width)
     layout, box = part_of_layout(plan.layout, part)
     if len(layout.tiles()) == len(plan.layout.tiles()):
         whole = engine.decode(engine.sample(bands, seed, picture), bands)
-        return _cut(whole, crop, Tile(0, 0, height, width, 0, 0))
+        return cut_to_crop(whole, crop, Tile(0, 0, height, width, 0, 0))
     noise = initial_noise((1, engine.channels, height, width), seed)
     latent = torch.zeros(noise.shape)
-    for tile in _outside(sample_tiles(height, width), box):
+    for tile in tiles_outside(statistics_tiles(height, width, plan.decode_layout()), box):
         alone = plan_tiles(tile.height, tile.width, tile=max(tile.height, tile.width), overlap=0)
         tile.cut(latent).copy_(engine.sample_part(bands, tile, alone, noise, seed, picture))
     box.cut(latent).copy_(engine.sample_part(bands, box, layout, noise, seed, picture))
     image, place = engine.decoder.bounded_part(latent, bands, plan.decode_tile, part)
-    return _cut(image, crop, place)
-
-
-def _outside(tiles: list[Tile], box: Tile) -> list[Tile]:
-    """Tiles that do not lie in the box as a whole."""
-    return [
-        tile
-        for tile in tiles
-        if tile.top < box.top
-        or tile.left < box.left
-        or tile.top + tile.height > box.top + box.height
-        or tile.left + tile.width > box.left + box.width
-    ]
-
-
-def _cut(image: Tensor, crop: Crop, place: Tile) -> Tensor:
-    """The crop of a picture of the rectangle `place`."""
-    top, left = crop.top - LATENT_PIXELS * place.top, crop.left - LATENT_PIXELS * place.left
-    return image[..., top : top + crop.height, left : left + crop.width]
+    return cut_to_crop(image, crop, place)

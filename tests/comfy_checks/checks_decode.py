@@ -213,7 +213,7 @@ def check_interrupts_escape_and_the_next_run_is_right(pack: Pack) -> None:
     s = scene(pack)
     latent = sample(pack, s)
     right = decode(pack, s, latent)
-    block = s.vae.first_stage_model.decoder.up[1].block[0]
+    block = s.vae.first_stage_model.decoder.up[1].block[0].conv1
     for kind in (mm.InterruptProcessingException, RuntimeError):
 
         def fail(_module: Any, _inputs: Any, kind: Any = kind) -> None:
@@ -235,7 +235,7 @@ def check_lack_of_memory_is_one_clear_message(pack: Pack) -> None:
     s = scene(pack)
     latent = sample(pack, s)
     right = decode(pack, s, latent)
-    block = s.vae.first_stage_model.decoder.up[2].block[0]
+    block = s.vae.first_stage_model.decoder.up[2].block[0].conv1
     for error in (
         mm.OOM_EXCEPTION("Allocation failed"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
@@ -278,12 +278,14 @@ def check_more_than_256_levels_in_bf16(pack: Pack) -> None:
     latent = sample(pack, s)
     model = s.vae.first_stage_model
     before = s.vae.vae_dtype
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.to(torch.bfloat16)
     s.vae.vae_dtype = torch.bfloat16
     try:
         image = decode(pack, s, latent)
     finally:
         model.to(before)
+        model.load_state_dict(kept)
         s.vae.vae_dtype = before
     bright = image[image > 0.5]
     assert len(bright.unique()) > 1000, "the picture has the levels of bfloat16"

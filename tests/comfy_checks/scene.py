@@ -38,6 +38,33 @@ def cut(raw: Any, height: int, width: int) -> Any:
     return replace(raw, planes=raw.planes[:, :, :height, :width].clone())
 
 
+@lru_cache(maxsize=1)
+def wide_scene(pack: Pack) -> Scene:
+    """The whole sample beside its mirror image, 80x56 latents: more than a small frame."""
+    from dataclasses import replace
+
+    raw, _, _ = pack.run("LDMSID_LoadRaw", raw_file="[sample] dark")
+    raw, _, _ = pack.run("LDMSID_ExposeRaw", raw=raw, mode="by hand", ratio=250.0)
+    both = torch.cat([raw.planes, raw.planes.flip(-1)], dim=-1)
+    raw = replace(raw, planes=both[..., :640].contiguous())
+    bands, _, _ = pack.run("LDMSID_SplitBands", raw=raw)
+    return scene(pack)._replace(raw=raw, bands=bands)
+
+
+@lru_cache(maxsize=1)
+def wide_expected(pack: Pack) -> dict[str, torch.Tensor]:
+    """What the command line's engine makes of the wide frame."""
+    from safetensors.torch import load_file
+
+    found: dict[str, torch.Tensor] = load_file(pack.settings["expected"])
+    return found
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio of two pictures in unit range, dB."""
+    return float(-10.0 * (a.double() - b.double()).square().mean().clamp_min(1e-12).log10())
+
+
 def apply(pack: Pack, s: Scene, model: Any = None, **changes: Any) -> tuple[Any, Any]:
     """`Apply taming` with its defaults."""
     inputs: dict[str, Any] = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
@@ -77,7 +104,7 @@ def sample(pack: Pack, s: Scene, **changes: Any) -> Any:
     inputs: dict[str, Any] = {
         "seed": 7, "steps": 4, "sampler_name": "dpmpp_2m", "scheduler": "trailing", "strength": 1.0,
     } | changes  # fmt: skip
-    fixed = {"model": s.model, "taming": s.taming, "bands": s.bands}
+    fixed: dict[str, Any] = {"model": s.model, "taming": s.taming, "bands": s.bands}
     (latent,) = pack.run("LDMSID_TamedSampler", **(fixed | inputs))
     return latent
 

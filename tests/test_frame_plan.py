@@ -194,4 +194,4 @@ def test_the_sentence() -> None:
     assert replace(timed, seconds=119.0).sentence().endswith("about 119 s")
     assert replace(timed, seconds=150.0).sentence().endswith("about 2 min")
     small = estimate(planned(64, 48, asked=False), COSTS, steps=1, free=10**9)
-    assert small.sentence().startswith("384x512 pixels, 1 steps in one piece, exact decode, ")
+    assert small.sentence().startswith("384x512 pixels, 1 step in one piece, exact decode, ")

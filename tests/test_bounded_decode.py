@@ -187,7 +187,9 @@ def test_only_the_parts_tiles_are_computed(model: Model, monkeypatch: pytest.Mon
 def scene(height: int, width: int) -> tuple[SubBands, Tensor]:
     """Bands of a dark photograph and what a latent of its truth is made from."""
     photograph = torch.from_numpy(load_photograph("astronaut").copy())
-    wide = torch.cat([photograph, photograph.flip(1)], dim=1)[:height, :width].numpy()
+    # The second half is darker, so that the first alone has other statistics than the frame.
+    darker = photograph.flip(1) // 3
+    wide = torch.cat([photograph, darker], dim=1)[:height, :width].numpy()
     raw = simulated_raw(dark_counts(wide, ratio=100.0, iso=1600.0, seed=0), "astronaut")
     bands = prepare_bands(raw, load_taming(EMBEDDED.taming).header.input_recipe, exposure_ratio=100)
     truth = torch.from_numpy(wide.copy()).movedim(-1, 0)[None].float() / 255.0

@@ -251,7 +251,7 @@ def _explain(error: RuntimeError | MemoryError, raw: PackedRaw) -> LdmSidError:
         )
     height, width = raw.planes.shape[-2:]
     return LdmSidError(
-        f"Not enough memory to enhance {raw.file_name} at {width}x{height}, with tiles of half the "
-        "side either; close other programs, or use a smaller --tile with --decode bounded, "
-        "--dtype bf16, or a device with more memory."
+        f"Not enough memory to enhance {raw.file_name} at {width}x{height}; close other "
+        "programs, or use a smaller --tile with --decode bounded, --dtype bf16, or a device with "
+        "more memory."
     )

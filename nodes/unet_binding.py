@@ -11,13 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.conds
 import comfy.model_management
-import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..ldmsid_core.errors import ConfigError, ShapeError
 from ..ldmsid_core.pipeline import RawBands
@@ -25,14 +22,13 @@ from ..ldmsid_core.taming.sites import UNetSite
 from ..ldmsid_core.taming.unet_taming import UNetTaming
 from ..ldmsid_core.tiling import TileLayout
 from .host_check import check_model
+from .structure_condition import CONDITION, RepeatedRows, carry, unfold
 from .taming_model import TamingModel
 from .tiled_calls import set_tiles
 
 KEY = "ldmsid"
 # In a LATENT of which only a part was sampled: that part, in pixels on the sensor.
 PART_KEY = "ldmsid_part"
-_CONDITION = "ldmsid_structure"
-_FINER = 2
 _ANY_SIGMA = 1e6
 _WRAPPERS = (
     WrappersMP.DIFFUSION_MODEL,
@@ -47,23 +43,6 @@ _SFT_TENSORS = 5
 _HOST_VALUES = 0.01 * 1024 * 1024
 
 
-class StructureCondition(comfy.conds.CONDRegular):
-    """The structure input, folded to twice the latent's size and a quarter of its channels.
-
-    At the latent's own size tiling packs would take it for a latent of theirs; area prompts and
-    tiles are cut in latent pixels, so every number doubles here.
-    """
-
-    def process_cond(self, batch_size: int, area: Any = None, **_: Any) -> StructureCondition:
-        """Cut to an area prompt's part and repeat to the batch."""
-        data = self.cond
-        if area is not None:
-            dimensions = len(area) // 2
-            for i in range(dimensions):
-                data = data.narrow(i + 2, _FINER * area[i + dimensions], _FINER * area[i])
-        return self._copy_with(comfy.utils.repeat_to_batch_size(data, batch_size))
-
-
 @dataclass(frozen=True)
 class UNetBinding:
     """What one binding applies.
@@ -73,12 +52,14 @@ class UNetBinding:
         strength: 1 tames fully.
         start_sigma: Tame from this noise level downwards.
         end_sigma: To this one.
+        repeated: Rows of a call that need not be computed again.
     """
 
     net: UNetTaming
     strength: float
     start_sigma: float
     end_sigma: float
+    repeated: RepeatedRows
 
     def is_active(self, transformer_options: dict[str, Any]) -> bool:
         """Whether this call lies in the chosen part of sampling."""
@@ -88,19 +69,20 @@ class UNetBinding:
         return self.end_sigma < float(sigmas[0]) <= self.start_sigma
 
     @contextmanager
-    def hooked(self, unet: nn.Module, structure: list[Tensor]) -> Iterator[None]:
+    def hooked(self, unet: nn.Module, structure: list[Tensor], repeats: int) -> Iterator[None]:
         """Hook every site of a UNet; the hooks are gone when the block ends, however it ends."""
         handles = []
         try:
             for site in self.net.sites:
                 convolution = unet.get_submodule(site.original_path).out_layers[-1]  # type: ignore[union-attr, index]
-                handles.append(convolution.register_forward_hook(self._hook(site, structure)))
+                hook = self._hook(site, structure, repeats)
+                handles.append(convolution.register_forward_hook(hook))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _hook(self, site: UNetSite, structure: list[Tensor]) -> Callable[..., Tensor]:
+    def _hook(self, site: UNetSite, structure: list[Tensor], repeats: int) -> Callable[..., Tensor]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
             expected = tuple(structure[site.level].shape[-2:])
             if tuple(output.shape[-2:]) != expected:
@@ -109,13 +91,13 @@ class UNetBinding:
                     f"{tuple(output.shape[-2:])}: a node on the MODEL resizes features inside the "
                     "UNet, as Deep Shrink does; leave it out of a tamed model."
                 )
-            return self.net.modulate(site, output, structure, self.strength)
+            return self.net.modulate(site, output, structure, self.strength, repeats=repeats)
 
         return hook
 
     def call(self, executor: Any, x: Tensor, timesteps: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The wrapper around the UNet's forward pass."""
-        folded = kwargs.pop(_CONDITION, None)
+        folded = kwargs.pop(CONDITION, None)
         if not self.is_active(_transformer_options(args, kwargs)):
             return executor(x, timesteps, *args, **kwargs)
         if folded is None:
@@ -123,15 +105,16 @@ class UNetBinding:
                 "Expected the bands beside every prompt, found a sampler that leaves them out; use "
                 "Tamed sampler, or a sampler node that works through ComfyUI's guiders."
             )
-        structure_input = functional.pixel_unshuffle(folded, _FINER).to(x.dtype)
+        structure_input = unfold(folded).to(x.dtype)
         if structure_input.shape[-2:] != x.shape[-2:]:
             raise ShapeError(
                 f"Expected bands of the latent's size {tuple(x.shape[-2:])} inside the sampler, "
                 f"found {tuple(structure_input.shape[-2:])}: another node changed the size of one "
                 "of them; put it before Apply taming or leave it out."
             )
-        structure = self.net.structure_encoder(structure_input, timesteps)
-        with self.hooked(executor.class_obj, structure):
+        distinct = self.repeated.of(len(x))
+        structure = self.net.structure_encoder(structure_input[:distinct], timesteps[:distinct])
+        with self.hooked(executor.class_obj, structure, len(x) // distinct):
             return executor(x, timesteps, *args, **kwargs)
 
 
@@ -139,22 +122,6 @@ def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[
     """The options of a UNet call: (context, y, control, transformer_options) follow timesteps."""
     found = kwargs.get("transformer_options", args[3] if len(args) > 3 else None)
     return found if isinstance(found, dict) else {}
-
-
-def _carry(folded: Tensor) -> Callable[..., Any]:
-    """A wrapper that puts the condition beside every prompt of one sampling run.
-
-    The prompts are copies of this run's own, so nothing stays on the model or in the graph.
-    """
-
-    def carry(executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
-        condition = StructureCondition(folded.to(sigmas.device))
-        for prompts in guider.conds.values():
-            for prompt in prompts:
-                prompt["model_conds"] = {**prompt["model_conds"], _CONDITION: condition}
-        return executor(guider, sigmas, *args, **kwargs)
-
-    return carry
 
 
 def _reserve(net: UNetTaming) -> Callable[..., Any]:
@@ -266,16 +233,18 @@ def bind_structure(
         bound.set_additional_models(KEY, [])
         return bound
     sampling = model.get_model_object("model_sampling")
+    repeated = RepeatedRows()
     binding = UNetBinding(
         patcher.model,
         strength,
         float(sampling.percent_to_sigma(start_percent)),
         float(sampling.percent_to_sigma(end_percent)),
+        repeated,
     )
     bound.set_additional_models(KEY, [patcher])
     size = (structure_input.shape[-2], structure_input.shape[-1])
     wrappers = (
-        binding.call, _carry(functional.pixel_shuffle(structure_input, _FINER)),
+        binding.call, carry(structure_input, repeated),
         _reserve(patcher.model), _size_check(size, file_name),
     )  # fmt: skip
     for kind, wrapper in zip(_WRAPPERS, wrappers, strict=True):

@@ -81,12 +81,21 @@ def test_a_norm_with_its_own_statistics_is_group_norm() -> None:
 
 def test_pooled_statistics_are_those_of_all_pieces_side_by_side() -> None:
     pieces = [draw(1, 8, 6, 10, seed=i) * (i + 1) + i for i in range(3)]
-    pooled = PooledNorms()
+    pooled = PooledNorms(torch.full((3,), 1 / 3, dtype=torch.float64))
     found = pooled.next(pieces, 4)
     wanted = by_numpy(torch.cat(pieces, dim=3).permute(1, 0, 2, 3), 4)
     np.testing.assert_allclose(found.mean.numpy(), wanted[0], rtol=1e-5)
     np.testing.assert_allclose(found.variance.numpy(), wanted[1], rtol=1e-5)
-    again = pooled.next([pieces[0]], 2)
+    again = pooled.next(pieces, 2)
     assert pooled.seen == [found, again]
     fixed = FixedNorms(pooled.seen)
     assert fixed.next(pieces, 4) is found and fixed.next(pieces, 2) is again
+
+
+def test_a_piece_counts_by_its_weight() -> None:
+    first, second = draw(1, 8, 6, 10), draw(1, 8, 6, 10, seed=1) * 3 + 2
+    weights = torch.tensor([0.75, 0.25], dtype=torch.float64)
+    found = PooledNorms(weights).next([first, second], 4)
+    wanted = by_numpy(torch.cat([first, first, first, second], dim=3).permute(1, 0, 2, 3), 4)
+    np.testing.assert_allclose(found.mean.numpy(), wanted[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.variance.numpy(), wanted[1], rtol=1e-5)

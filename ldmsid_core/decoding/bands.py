@@ -2,12 +2,14 @@
 
 Half of a fusion's work sees the bands alone: the joint norm has as many groups for the bands as
 for the feature and never mixes them, and a convolution of two tensors side by side is the sum of
-two convolutions. A second decode of the same bands needs that half no more.
+two convolutions, which also are faster than one of twice the width. A second decode of the same
+bands needs that half no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,8 +18,8 @@ from torch.nn import functional
 
 from ..taming.fusion import BandFusion
 from ..taming.operations import blend
-from .blocks import Pieces, activation, convolved, residual, rows_of
-from .layers import Layers, Rows, convolve
+from .blocks import Pieces, activation, residual, rows_of
+from .layers import Layers, Rows, Sides, convolve, empty, width_of
 from .modules import Residual, residual_of
 
 
@@ -43,6 +45,18 @@ class _Branch(NamedTuple):
     enter: Residual
     joint: Residual
     leave: nn.Module
+
+
+class _BandPart(NamedTuple):
+    """Rows of what a `Half` holds, computed where they are asked for or kept.
+
+    Attributes:
+        convolved: Of its first attribute.
+        skipped: Of its second.
+    """
+
+    convolved: Rows
+    skipped: Rows
 
 
 class _Joined(NamedTuple):
@@ -79,17 +93,23 @@ def fuse(
     for number, (name, branch) in enumerate((("low", low), ("high", high))):
         own = [pair[number] for pair in bands]
         if halves is None:
-            joined = _join(pieces, own, branch, layers)
+            parts = _band_parts(own, branch, layers)
         else:
             half = halves.get((level, name)) or _make_half(own, branch, layers)
             halves[level, name] = half
-            joined = [_join_half(pieces[0], half, branch.joint, layers)]
+            parts = [_BandPart(rows_of(half.convolved), rows_of(half.skipped))]
+        joined = _join(pieces, parts, branch.joint, layers)
         results.append(_leave(joined, branch, layers))
-    for h, scale, shift in zip(pieces, *results, strict=True):
-        for top, bottom in layers.strips(*h.shape[-2:]):
+    for place, (h, scale, shift) in enumerate(zip(pieces, *results, strict=True)):
+
+        def compute(
+            top: int, bottom: int, h: Tensor = h, scale: Tensor = scale, shift: Tensor = shift
+        ) -> Tensor:
             rows = (slice(None), slice(None), slice(top, bottom))
-            tamed = (h[rows] * scale[rows].add_(1.0)).add_(shift[rows])
-            h[rows] = blend(h[rows], tamed, strength)
+            tamed = torch.addcmul(shift[rows], h[rows], scale[rows].add_(1.0))
+            return blend(h[rows], tamed, strength)
+
+        pieces[place] = layers.fill(h, compute)
     return pieces
 
 
@@ -99,70 +119,79 @@ def _leave(joined: list[_Joined], branch: _Branch, layers: Layers) -> Pieces:
     second = activation(layers.affine(branch.joint.norm2, inner))
     found = []
     for half, sides in zip(joined, layers.sides, strict=True):
-        out = torch.empty_like(half.inner)
         read = rows_of(half.inner, second)
-        for top, bottom in layers.strips(*out.shape[-2:]):
-            new = convolve(branch.joint.conv2, read, out.shape[2], top, bottom, sides)
-            out[:, :, top:bottom] = branch.leave(new.add_(half.skip(top, bottom)))
-        found.append(out)
+
+        def compute(
+            top: int, bottom: int, half: _Joined = half, read: Rows = read, sides: Sides = sides
+        ) -> Tensor:
+            height = half.inner.shape[2]
+            new = convolve(branch.joint.conv2, read, height, top, bottom, sides)
+            left: Tensor = branch.leave(new.add_(half.skip(top, bottom)))
+            return left
+
+        found.append(layers.fill(torch.empty_like(half.inner), compute))
     return found
 
 
-def _join(
-    pieces: Pieces, bands: Sequence[Tensor], branch: _Branch, layers: Layers
-) -> list[_Joined]:
-    """Bands and feature side by side through the first half of the joint block."""
-    joint, channels = branch.joint, pieces[0].shape[1]
-    entered = residual(bands, branch.enter, layers, norms=False)
-    of_bands = layers.affine(joint.norm1, entered, slice(0, channels))
-    of_feature = layers.affine(joint.norm1, pieces, slice(channels, None))
-    first = activation(of_bands.joined(of_feature))
-    found = []
-    for b, h, sides in zip(entered, pieces, layers.sides, strict=True):
-        both = _side_by_side(b, h)
-        inner = convolved(h, _then(both, first), joint.conv1, channels, layers, sides)
-        found.append(_Joined(inner, _then(both, _skip_of(joint))))
-    return found
-
-
-def _make_half(bands: Sequence[Tensor], branch: _Branch, layers: Layers) -> Half:
-    """The bands' part of the first half of the joint block."""
+def _band_parts(bands: Sequence[Tensor], branch: _Branch, layers: Layers) -> list[_BandPart]:
+    """The bands' part of the first half of the joint block, piece by piece."""
     joint = branch.joint
     entered = residual(bands, branch.enter, layers, norms=False)
     channels = slice(0, entered[0].shape[1])
     first = activation(layers.affine(joint.norm1, entered, channels))
-    (b,), (sides,) = entered, layers.sides
-    conv = _partial(joint.conv1, channels, layers, b, bias=True)
-    inner = convolved(b, rows_of(b, first), conv, b.shape[1], layers, sides)
-    return Half(inner, _partial(_skip_of(joint), channels, layers, b, bias=True)(b))
+    conv = _partial(joint.conv1, channels, layers, entered[0], bias=True)
+    skip = _partial(_skip_of(joint), channels, layers, entered[0], bias=True)
+    found = []
+    for b, sides in zip(entered, layers.sides, strict=True):
+        read = rows_of(b, first)
+
+        def convolved_rows(
+            top: int, bottom: int, read: Rows = read, b: Tensor = b, sides: Sides = sides
+        ) -> Tensor:
+            return convolve(conv, read, b.shape[2], top, bottom, sides)
+
+        found.append(_BandPart(convolved_rows, rows_of(b, skip)))
+    return found
 
 
-def _join_half(h: Tensor, half: Half, joint: Residual, layers: Layers) -> _Joined:
+def _make_half(bands: Sequence[Tensor], branch: _Branch, layers: Layers) -> Half:
+    """All rows of the one piece's part, strip by strip as they would be asked for."""
+    (part,) = _band_parts(bands, branch, layers)
+    (band,) = bands
+    width = width_of(branch.joint.conv1)
+    silent = replace(layers, report=lambda _part: None)
+    return Half(*(silent.fill(empty(band, width), rows) for rows in part))
+
+
+def _join(
+    pieces: Pieces, parts: Sequence[_BandPart], joint: Residual, layers: Layers
+) -> list[_Joined]:
     """The feature's part of the first half of the joint block, and the bands' added to it."""
-    channels, (sides,) = h.shape[1], layers.sides
-    of_feature = slice(channels, None)
-    first = activation(layers.affine(joint.norm1, [h], of_feature))
-    conv = _partial(joint.conv1, of_feature, layers, h, bias=False)
-    inner = convolved(h, rows_of(h, first), conv, channels, layers, sides).add_(half.convolved)
-    skip = _partial(_skip_of(joint), of_feature, layers, h, bias=False)
+    of_feature = slice(pieces[0].shape[1], None)
+    first = activation(layers.affine(joint.norm1, pieces, of_feature))
+    conv = _partial(joint.conv1, of_feature, layers, pieces[0], bias=False)
+    skip = _partial(_skip_of(joint), of_feature, layers, pieces[0], bias=False)
+    found = []
+    for h, part, sides in zip(pieces, parts, layers.sides, strict=True):
+        read = rows_of(h, first)
 
-    def skipped(top: int, bottom: int) -> Tensor:
-        return skip(h[:, :, top:bottom]).add_(half.skipped[:, :, top:bottom])
+        def compute(
+            top: int, bottom: int, h: Tensor = h, part: _BandPart = part, read: Rows = read,
+            sides: Sides = sides,
+        ) -> Tensor:  # fmt: skip
+            own = convolve(conv, read, h.shape[2], top, bottom, sides)
+            return own.add_(part.convolved(top, bottom))
 
-    return _Joined(inner, skipped)
+        def skipped(top: int, bottom: int, h: Tensor = h, part: _BandPart = part) -> Tensor:
+            return skip(h[:, :, top:bottom]).add_(part.skipped(top, bottom))
+
+        found.append(_Joined(layers.fill(torch.empty_like(h), compute), skipped))
+    return found
 
 
 def _skip_of(joint: Residual) -> nn.Module:
     assert joint.skip is not None
     return joint.skip
-
-
-def _side_by_side(bands: Tensor, h: Tensor) -> Rows:
-    return lambda top, bottom: torch.cat([bands[:, :, top:bottom], h[:, :, top:bottom]], dim=1)
-
-
-def _then(read: Rows, then: Callable[[Tensor], Tensor]) -> Rows:
-    return lambda top, bottom: then(read(top, bottom))
 
 
 def _partial(

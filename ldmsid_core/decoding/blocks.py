@@ -37,10 +37,11 @@ def convolved(
     sides: Sides,
 ) -> Tensor:
     """A 3x3 convolution to `channels` channels of what `read` gives, as large as `x`."""
-    out = empty(x, channels)
-    for top, bottom in layers.strips(*x.shape[-2:]):
-        out[:, :, top:bottom] = convolve(conv, read, x.shape[2], top, bottom, sides)
-    return out
+
+    def compute(top: int, bottom: int) -> Tensor:
+        return convolve(conv, read, x.shape[2], top, bottom, sides)
+
+    return layers.fill(empty(x, channels), compute, x.shape[1])
 
 
 def residual(
@@ -63,11 +64,14 @@ def residual(
     found = []
     for x, sides in zip(pieces, layers.sides, strict=True):
         read = rows_of(inner.pop(0), second)
-        out = x if block.skip is None else empty(x, width_of(block.conv2))
-        for top, bottom in layers.strips(*x.shape[-2:]):
+
+        def compute(
+            top: int, bottom: int, x: Tensor = x, read: Rows = read, sides: Sides = sides
+        ) -> Tensor:
             old = x[:, :, top:bottom]
             skipped = old if block.skip is None else block.skip(old)
-            new = convolve(block.conv2, read, x.shape[2], top, bottom, sides)
-            out[:, :, top:bottom] = new.add_(skipped)
-        found.append(out)
+            return convolve(block.conv2, read, x.shape[2], top, bottom, sides).add_(skipped)
+
+        out = x if block.skip is None else empty(x, width_of(block.conv2))
+        found.append(layers.fill(out, compute, x.shape[1]))
     return found

@@ -1,8 +1,9 @@
 """Decoding in bounded memory: norm statistics from a sample of the frame, then tile by tile.
 
 Scaling a frame down would take away the noise that the norms see in the bands; so the sample is
-made of small tiles at full size, spread evenly. They go through the decoder side by side, with
-statistics over all of them; their cut edges repeat their border pixels.
+made of small tiles at full size, spread evenly and weighted so that they resemble the frame. They
+go through the decoder side by side, with statistics over all of them; their cut edges repeat their
+border pixels.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..wavelet import SubBands
 from .layers import Layers, Sides
 from .network import TamedDecoder
 from .norms import FixedNorms, FrameNorms, Norms, PooledNorms
+from .sample_weights import Known, sample_weights
 
 # 27 tiles of 192 pixels: in measurements better than fewer larger or more smaller ones.
 SAMPLE_TILE = 24
@@ -103,12 +105,14 @@ class _Way:
         run: `TamedDecoder.run` or `TamedDecoder.tail`.
         enter: What it begins with in a tile.
         layers: That each tile goes through.
+        known: What is known of the whole frame and enters after that.
         part: Of the whole work that the tiles are.
     """
 
     run: Callable[[list[Tensor], list[SubBands], Layers], list[Tensor]]
     enter: Callable[[Tile], Tensor]
     layers: int
+    known: list[Known]
     part: float = 1.0
 
 
@@ -131,7 +135,17 @@ def _after_head(
     coarse = SubBands(ll, detail, bands.content_size)
     (features,) = network.head([place(latent)], [coarse], whole)
     left = network.layer_count() - network.head_count()
-    return _Way(network.tail, lambda tile: tile.cut(features), left, 1.0 - _HEAD_PART)
+    known = [Known(features, 1), *_known_bands(bands, (1, 2))]
+    return _Way(network.tail, lambda tile: tile.cut(features), left, known, 1.0 - _HEAD_PART)
+
+
+def _known_bands(bands: SubBands, levels: Sequence[int]) -> list[Known]:
+    """The bands of some levels, as what is known of a frame."""
+    return [
+        Known(values[level - 1], LATENT_PIXELS >> level)
+        for level in levels
+        for values in (bands.ll, bands.detail)
+    ]
 
 
 def decode_bounded(
@@ -162,7 +176,10 @@ def decode_bounded(
     if box is None:
         way = _after_head(network, latent, bands, layers, place)
     else:
-        way = _Way(network.run, lambda tile: place(tile.cut(latent)), network.layer_count())
+        way = _Way(
+            network.run, lambda tile: place(tile.cut(latent)), network.layer_count(),
+            _known_bands(bands, (1, 2, 3)),
+        )  # fmt: skip
     chosen = statistics_tiles(height, width, layout)
     tiles = layout.tiles()
     positions = sum(tile.height * tile.width for tile in (*chosen, *tiles))
@@ -179,7 +196,7 @@ def decode_bounded(
         entered = [way.enter(tile) for tile in group]
         return way.run(entered, [place_bands(bands, place, tile) for tile in group], own)
 
-    sampled = PooledNorms()
+    sampled = PooledNorms(sample_weights(way.known, chosen))
     decode(chosen, sampled)
     top, left = (0, 0) if box is None else (box.top, box.left)
 

@@ -13,7 +13,8 @@ from ..work import CostModel, fit_cost
 from .decode import FrameDecoder
 from .layers import STRIP
 
-_FINE_STRIP = 1 << 8
+# One row; and how many tensors of a strip are alive at once.
+_FINE_STRIP, _STRIP_TENSORS = 1, 4
 
 
 def blank_bands(height: int, width: int) -> SubBands:
@@ -32,7 +33,7 @@ def decode_blank(
         height: In latents.
         width: In latents.
         channels: Of a latent.
-        strip: Positions of a strip of rows.
+        strip: Numbers of a strip of rows.
     """
     silent = replace(decoder, strip=strip, report=lambda _part: None)
     return silent.exact(torch.zeros(1, channels, height, width), blank_bands(height, width))
@@ -46,11 +47,12 @@ def decode_cost(decoder: FrameDecoder, *, channels: int = 4) -> CostModel:
         channels: Of a latent.
     """
     # At tiny sizes a strip would be the whole frame; finer ones show what grows with it.
+    element = decoder.dtype.itemsize
     memory = fit_cost(
         lambda h, w: decode_blank(decoder, h, w, channels=channels, strip=_FINE_STRIP)
     )
     return replace(
         fit_cost(lambda h, w: decode_blank(decoder, h, w, channels=channels)),
-        bytes_constant=memory.bytes_constant,
+        bytes_constant=memory.bytes_constant + _STRIP_TENSORS * decoder.strip * element,
         bytes_linear=memory.bytes_linear,
     )

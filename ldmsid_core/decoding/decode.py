@@ -55,7 +55,7 @@ class FrameDecoder:
         dtype: What in.
         memory_format: Of features.
         weights: Weight and bias of a norm or convolution.
-        strip: Positions of a strip of rows that a layer is computed in.
+        strip: Numbers of a strip of rows that a layer is computed in.
         report: Called with parts that add up to 1; may raise to stop.
         halves: Filled and used where the same bands are decoded again, in `exact` mode.
     """
@@ -127,7 +127,7 @@ class FrameDecoder:
     def _layers(self, scale: float) -> Layers:
         return Layers(
             FrameNorms(),
-            positions=self.strip,
+            strip=self.strip,
             weights=self.weights,
             report=lambda part: self.report(part * scale),
         )

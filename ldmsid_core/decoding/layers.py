@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from .norms import Moments, Norms
 
-# Positions of a strip: few enough for a cache, many enough for a convolution.
-STRIP = 1 << 14
+# Numbers that a strip holds of the wider of a layer's input and output. More rows mean fewer that
+# are computed twice; fewer stay below what the C library asks the system for anew each time.
+STRIP = 1 << 23
 WeightsOf = Callable[[nn.Module], tuple[Tensor, Tensor]]
 # Rows a to b of a layer's input, `(1, C, b - a, w)`.
 Rows = Callable[[int, int], Tensor]
@@ -68,7 +69,7 @@ class Layers:
     Attributes:
         norms: Where statistics come from.
         sides: Of each piece.
-        positions: Of a strip, at least one row.
+        strip: Numbers of a strip, at least one row.
         weights: Weight and bias of a layer.
         attention_positions: Of a piece that attention still looks at as a whole; in larger ones
             it looks at windows.
@@ -77,18 +78,47 @@ class Layers:
 
     norms: Norms
     sides: Sequence[Sides] = (Sides(),)
-    positions: int = STRIP
+    strip: int = STRIP
     weights: WeightsOf = own_weights
     attention_positions: float = math.inf
     report: Callable[[float], None] = field(default=lambda _part: None)
 
-    def strips(self, height: int, width: int) -> Iterator[tuple[int, int]]:
-        """First row of each strip, and the one after its last; reports each when it is done."""
-        rows = max(1, self.positions // width)
+    def strips(self, height: int, width: int, channels: int) -> Iterator[tuple[int, int]]:
+        """Rows in strips, each reported when it is done.
+
+        Args:
+            height: Of a layer's result.
+            width: Of it.
+            channels: Of its result or input, whichever has more.
+
+        Yields:
+            The first row of a strip, and the one after its last.
+        """
+        rows = max(1, self.strip // (width * channels))
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             yield top, bottom
             self.report((bottom - top) / height)
+
+    def fill(self, out: Tensor, compute: Rows, channels: int = 0) -> Tensor:
+        """Compute a layer's result strip by strip.
+
+        Args:
+            out: To be written, `(1, C, h, w)`.
+            compute: Gives rows of the result.
+            channels: Of the layer's input, where these are more.
+
+        Returns:
+            `out`, or where one strip is all what `compute` gave.
+        """
+        height, width = out.shape[-2:]
+        for top, bottom in self.strips(height, width, max(channels, out.shape[1])):
+            rows = compute(top, bottom)
+            if bottom - top == height and rows.dtype == out.dtype:
+                out = rows
+            else:
+                out[:, :, top:bottom] = rows
+        return out
 
     def affine(
         self, norm: nn.Module, pieces: Sequence[Tensor], channels: slice = slice(None)

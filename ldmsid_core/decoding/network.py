@@ -20,7 +20,7 @@ from ..wavelet import SubBands
 from .attention import self_attention
 from .bands import HalfCache, fuse
 from .blocks import Pieces, activation, convolved, residual, rows_of
-from .layers import Layers, convolve, empty, width_of
+from .layers import Layers, Rows, Sides, convolve, empty, width_of
 from .modules import Decoder, Stage
 
 _FUSION_LAYERS = 9
@@ -149,8 +149,6 @@ class TamedDecoder:
 def _upsample(pieces: Pieces, conv: nn.Module, layers: Layers) -> Pieces:
     """Doubled by repeating pixels, then a convolution."""
     for place, (x, sides) in enumerate(zip(pieces, layers.sides, strict=True)):
-        out = empty(x, width_of(conv), scale=2)
-        height, width = out.shape[-2:]
 
         def doubled(top: int, bottom: int, x: Tensor = x) -> Tensor:
             first = top // 2
@@ -158,9 +156,12 @@ def _upsample(pieces: Pieces, conv: nn.Module, layers: Layers) -> Pieces:
             large = functional.interpolate(rows, scale_factor=2.0, mode="nearest")
             return large[:, :, top - 2 * first : bottom - 2 * first]
 
-        for top, bottom in layers.strips(height, width):
-            out[:, :, top:bottom] = convolve(conv, doubled, height, top, bottom, sides)
-        pieces[place] = out
+        def compute(
+            top: int, bottom: int, x: Tensor = x, read: Rows = doubled, sides: Sides = sides
+        ) -> Tensor:
+            return convolve(conv, read, 2 * x.shape[2], top, bottom, sides)
+
+        pieces[place] = layers.fill(empty(x, width_of(conv), scale=2), compute, x.shape[1])
     return pieces
 
 
@@ -168,10 +169,13 @@ def _output(pieces: Pieces, decoder: Decoder, layers: Layers) -> Pieces:
     norm = layers.affine(decoder.norm_out, pieces)
     found: Pieces = []
     for x, sides in zip(pieces, layers.sides, strict=True):
-        picture = empty(x, width_of(decoder.conv_out), dtype=torch.float32)
         read = rows_of(x, activation(norm))
-        for top, bottom in layers.strips(*x.shape[-2:]):
-            strip = convolve(decoder.conv_out, read, x.shape[2], top, bottom, sides)
-            picture[:, :, top:bottom] = strip
-        found.append(picture)
+
+        def compute(
+            top: int, bottom: int, x: Tensor = x, read: Rows = read, sides: Sides = sides
+        ) -> Tensor:
+            return convolve(decoder.conv_out, read, x.shape[2], top, bottom, sides).float()
+
+        picture = empty(x, width_of(decoder.conv_out), dtype=torch.float32)
+        found.append(layers.fill(picture, compute, x.shape[1]))
     return found

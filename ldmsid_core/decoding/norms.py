@@ -29,9 +29,13 @@ class Moments:
 def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance per channel of `(1, C, h, w)`, float64.
 
-    PyTorch's batch norm in training mode computes them accurately, in float32, and fast.
+    PyTorch's batch norm in training mode computes them accurately, in float32, and fast; on a CPU
+    its first half can be had alone.
     """
     ones = torch.ones(x.shape[1], device=x.device)
+    if x.device.type == "cpu":
+        mean, variance = torch.batch_norm_update_stats(x, ones.clone(), ones, 0.0)
+        return mean.double(), variance.double()
     _, mean, inverse = torch.native_batch_norm(x, ones, ones, None, None, True, 0.0, _TINY)
     variance = inverse.double().square().reciprocal() - _TINY
     return mean.double(), variance.clamp_min(0.0)
@@ -74,9 +78,11 @@ class PooledNorms:
     """Statistics of pieces that stand for a frame; remembered.
 
     Attributes:
+        weights: Of the pieces, `(pieces,)` float64, adding up to 1.
         seen: What was handed out so far.
     """
 
+    weights: Tensor
     seen: list[Moments] = field(default_factory=list)
 
     def next(self, pieces: Sequence[Tensor], groups: int) -> Moments:
@@ -84,8 +90,10 @@ class PooledNorms:
         parts = [moments(piece, groups) for piece in pieces]
         mean = torch.stack([part.mean for part in parts]).double()
         square = torch.stack([part.variance for part in parts]).double() + mean.square()
-        pooled = mean.mean(0)
-        found = Moments(pooled.float(), (square.mean(0) - pooled.square()).clamp_min(0.0).float())
+        weights = self.weights.to(mean.device)
+        pooled = weights @ mean
+        variance = (weights @ square - pooled.square()).clamp_min(0.0)
+        found = Moments(pooled.float(), variance.float())
         self.seen.append(found)
         return found
 

@@ -40,9 +40,18 @@ class SftLayer(nn.Module):
                     nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor, structure: Tensor, strength: float = 1.0) -> Tensor:
-        """`(B, C, h, w)` and `(B, features, h, w)` -> `(B, C, h, w)`; strength 0 is `h`."""
+        """`(B, C, h, w)` and `(B / n, features, h, w)` -> `(B, C, h, w)`; strength 0 is `h`.
+
+        Where `h` holds n times as many rows, all rows of the structure follow one another n times.
+        """
         if strength == 0.0:
             return h
         shared = functional.relu(self.shared(structure))
+        scale, shift = 1.0 + self.gamma(shared), self.beta(shared)
         base = h if self.norm is None else self.norm(h)
-        return blend(h, base * (1.0 + self.gamma(shared)) + self.beta(shared), strength)
+        rows = len(structure)
+        if len(h) == rows:
+            tamed = base * scale + shift
+        else:
+            tamed = (base.unflatten(0, (-1, rows)) * scale + shift).flatten(0, 1)
+        return blend(h, tamed, strength)

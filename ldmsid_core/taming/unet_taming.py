@@ -35,7 +35,13 @@ class UNetTaming(nn.Module):
         )
 
     def modulate(
-        self, site: UNetSite, h: Tensor, structure: list[Tensor], strength: float = 1.0
+        self,
+        site: UNetSite,
+        h: Tensor,
+        structure: list[Tensor],
+        strength: float = 1.0,
+        *,
+        repeats: int = 1,
     ) -> Tensor:
         """The tamed output of a residual block's second convolution.
 
@@ -44,6 +50,7 @@ class UNetTaming(nn.Module):
             h: `(B, C, h, w)` output of the convolution.
             structure: Features of the structure encoder, finest first.
             strength: 1 tames fully, 0 returns `h` itself; between and beyond is linear.
+            repeats: How often the features' rows follow one another in `h`, as under guidance.
 
         Returns:
             The shape and dtype of `h`.
@@ -52,10 +59,11 @@ class UNetTaming(nn.Module):
             ShapeError: If the feature of the site's level has another batch or size.
         """
         feature = structure[site.level]
-        if feature.shape[0] != h.shape[0] or feature.shape[-2:] != h.shape[-2:]:
+        rows = repeats * feature.shape[0]
+        if rows != h.shape[0] or feature.shape[-2:] != h.shape[-2:]:
             raise ShapeError(
                 f"Expected a structure feature of {h.shape[0]} x {tuple(h.shape[-2:])} at site "
-                f"{site.name}, found {feature.shape[0]} x {tuple(feature.shape[-2:])}: latent and "
+                f"{site.name}, found {rows} x {tuple(feature.shape[-2:])}: latent and "
                 "bands come from different files or sizes."
             )
         return self.unet_sft[site.name](h, feature, strength).to(h.dtype)

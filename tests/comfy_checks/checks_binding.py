@@ -15,7 +15,6 @@ from scene import (
     raises,
     scene,
     seen_by_encoder,
-    structure_of,
     weights_checksum,
 )
 
@@ -102,20 +101,6 @@ def check_rebinding_to_another_size(pack: Pack) -> None:
     assert ksample(again, latent, s.conditioning).isfinite().all()
 
 
-def check_rows_are_aligned_under_guidance(pack: Pack) -> None:
-    s = scene(pack)
-    bound, latent = apply(pack, s)
-    expected = structure_of(s)
-    for cfg, rows in ((1.0, 1), (3.0, 2)):
-        with seen_by_encoder(s) as seen:
-            ksample(bound, latent, s.conditioning, cfg=cfg, steps=2)
-        assert len(seen) == 2 and all(len(ll) == rows for ll, _ in seen), (cfg, len(seen))
-        for ll, timestep in seen:
-            assert all(torch.equal(row, expected[0]) for row in ll)
-            assert timestep.shape == (rows,)
-        assert float(seen[0][1][0]) == 999.0
-
-
 def check_batches(pack: Pack) -> None:
     s = scene(pack)
     bound, latent = apply(pack, s)
@@ -127,23 +112,6 @@ def check_batches(pack: Pack) -> None:
     # The first noise of a batch is the noise of a single one; convolutions sum in another order.
     assert torch.allclose(both[:1], alone, atol=1e-4)
     assert (both[0] - both[1]).abs().max() > 0.01
-
-
-def check_area_prompts_see_their_part(pack: Pack) -> None:
-    s = scene(pack)
-    bound, latent = apply(pack, s)
-    whole = structure_of(s)
-    area = (8, 16, 4, 6)
-    prompt = [
-        [s.conditioning[0][0], {}],
-        [s.conditioning[0][0], {"area": area, "strength": 1.0}],
-    ]
-    with seen_by_encoder(s) as seen:
-        ksample(bound, latent, prompt, steps=1, negative=s.conditioning)
-    shapes = sorted(tuple(ll.shape[-2:]) for ll, _ in seen)
-    assert (8, 16) in shapes and tuple(whole.shape[-2:]) in shapes
-    part = next(ll for ll, _ in seen if tuple(ll.shape[-2:]) == (8, 16))
-    assert torch.equal(part[0], whole[0, :, 4:12, 6:22])
 
 
 def check_strength_and_range(pack: Pack) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .decoding.bounded import DEFAULT_TILE, SAMPLE_POSITIONS, SMALLEST_TILE, bounded_layout
+from .decoding.bounded import DEFAULT_TILE, SMALLEST_TILE, bounded_layout
+from .decoding.cost import DecodeCost
 from .errors import ConfigError
 from .tiling import LATENT_PIXELS, TileLayout, WindowName, plan_tiles
 from .work import CostModel, choose_tile
@@ -72,11 +73,11 @@ class Costs:
 
     Attributes:
         step: Of one evaluation of the tamed UNet, its structure encoder included.
-        decode: Of one tamed decode in one piece.
+        decode: Of one tamed decode.
     """
 
     step: CostModel
-    decode: CostModel
+    decode: DecodeCost
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,6 @@ def duration(seconds: float) -> str:
 def with_margin(needed: int) -> int:
     """Free memory that a computation needs, from the bytes of its tensors."""
     return round(_MARGIN * needed) + _KERNELS
-
-
-def decode_positions(height: int, width: int, tile: int) -> int:
-    """Latents that `bounded` decoding has at work at once, at most."""
-    area = min(tile, height) * min(tile, width)
-    return max(area, min(SAMPLE_POSITIONS, 2 * area, height * width))
 
 
 def make_plan(
@@ -208,7 +203,7 @@ def plan_layout(
 
 
 def plan_decode(
-    height: int, width: int, *, mode: str, tile: int, cost: Callable[[], CostModel], free: int
+    height: int, width: int, *, mode: str, tile: int, cost: Callable[[], DecodeCost], free: int
 ) -> tuple[str, int]:
     """Choose decode mode and tile; arguments as of `make_plan`, `cost` is of one decode.
 
@@ -220,7 +215,7 @@ def plan_decode(
     """
     positions = height * width
     if mode == "auto":
-        fits = positions <= SMALL_FRAME or with_margin(cost().bytes(positions)) <= free
+        fits = positions <= SMALL_FRAME or with_margin(cost().whole.bytes(positions)) <= free
         mode = "exact" if fits else "bounded"
     if mode == "bounded" and tile == 0 and positions > SMALL_FRAME:
         tile = _decode_tile(height, width, cost(), free)
@@ -237,9 +232,9 @@ def _margined(cost: CostModel, batch: int) -> CostModel:
     )
 
 
-def _decode_tile(height: int, width: int, cost: CostModel, free: int) -> int:
+def _decode_tile(height: int, width: int, cost: DecodeCost, free: int) -> int:
     for side in range(DEFAULT_TILE, SMALLEST_TILE - 1, -8):
-        needed = with_margin(cost.bytes(decode_positions(height, width, side)))
+        needed = with_margin(cost.bounded_bytes(height, width, side))
         if needed <= free:
             return side
     raise ConfigError(
@@ -261,15 +256,13 @@ def estimate(plan: FramePlan, costs: Costs, *, steps: int, free: int) -> Estimat
     layout = plan.layout
     area = layout.tile_height * layout.tile_width
     frame = layout.height * layout.width
+    decode, height, width = costs.decode, layout.height, layout.width
     if plan.decode == "exact":
-        working, decode_flops = frame, costs.decode.flops(frame)
+        needed, decode_flops = decode.whole.bytes(frame), decode.whole.flops(frame)
     else:
-        tiles = plan.decode_layout()
-        one = tiles.tile_height * tiles.tile_width
-        working = decode_positions(layout.height, layout.width, plan.decode_tile)
-        sampled = min(frame, SAMPLE_POSITIONS, 2 * one)
-        decode_flops = len(tiles.tiles()) * costs.decode.flops(one) + costs.decode.flops(sampled)
-    peak = max(layout.batch * costs.step.bytes(area), costs.decode.bytes(working))
+        needed = decode.bounded_bytes(height, width, plan.decode_tile)
+        decode_flops = decode.bounded_flops(plan.decode_layout())
+    peak = max(layout.batch * costs.step.bytes(area), needed)
     return Estimate(
         plan, steps, with_margin(peak), free, len(layout.tiles()) * costs.step.flops(area),
         decode_flops,

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..ldmsid_core.crop import DECODER_MARGIN, Crop, cut_to_crop, latents_of
 from ..ldmsid_core.decoding.bands import HalfCache
 from ..ldmsid_core.decoding.bounded import DEFAULT_TILE, SMALLEST_TILE
-from ..ldmsid_core.decoding.cost import decode_blank, decode_cost
+from ..ldmsid_core.decoding.cost import DecodeCost, decode_blank, decode_cost
 from ..ldmsid_core.decoding.decode import FrameDecoder
 from ..ldmsid_core.errors import NonFiniteError
 from ..ldmsid_core.frame_plan import (
@@ -70,7 +70,7 @@ class FrameDecoding:
     tile: int
     is_part: bool
     tell: Tell
-    _cost: CostModel | None = field(default=None, repr=False)
+    _cost: DecodeCost | None = field(default=None, repr=False)
     _free: int = 0
 
     def run(self) -> Tensor:
@@ -99,7 +99,7 @@ class FrameDecoding:
         mm.load_models_gpu(patchers, memory_required=self._host_bytes(*sides))
         if not small:
             most = _DEVICE_SHARE * mm.get_total_memory(decoder.device)
-            needed = with_margin(self._cost_of(decoder).bytes(height * width))
+            needed = with_margin(self._cost_of(decoder).whole.bytes(height * width))
             room = most - sum(patcher.model_size() for patcher in patchers)
             mm.load_models_gpu(patchers, memory_required=max(0, min(needed, room)))
         self._free = memory_to_spare(decoder.device, patchers)
@@ -115,7 +115,7 @@ class FrameDecoding:
         self.tell(self._words(decoder, (mode, tile)))
         return mode, tile
 
-    def _cost_of(self, decoder: FrameDecoder) -> CostModel:
+    def _cost_of(self, decoder: FrameDecoder) -> DecodeCost:
         if self._cost is None:
             self._cost = decode_cost(decoder)
         return self._cost
@@ -141,7 +141,7 @@ class FrameDecoding:
         found = self._estimate(way)
         piece = (min(_PIECE, height), min(_PIECE, width))
         seconds = seconds_of(lambda: decode_blank(decoder, *piece))
-        rate = self._cost.flops(piece[0] * piece[1]) / seconds
+        rate = self._cost.whole.flops(piece[0] * piece[1]) / seconds
         return in_words(
             height, width, how, peak=found.peak_bytes, free=self._free,
             seconds=len(self.samples) * found.decode_flops / rate,
@@ -171,7 +171,7 @@ class FrameDecoding:
         return torch.cat(pictures)
 
     def _halves(self, decoder: FrameDecoder) -> HalfCache | None:
-        """Where the bands' halves are kept, if there is room; the sums are the same either way."""
+        """Where the bands' halves are kept, if there is room and a further decode may follow."""
         net = decoder.network.taming
         if net is None:
             return None
@@ -182,7 +182,7 @@ class FrameDecoding:
         recipe = self.taming.header.input_recipe
         key = (recipe, decoder.device, decoder.dtype, id(net))
         found = self.taming.halves.take(self.bands, key)
-        return found if len(self.samples) == 1 or type(found) is dict else {}
+        return {} if found is None and len(self.samples) > 1 else found
 
     def _decode_one(
         self, decoder: FrameDecoder, way: Way, one: Tensor, own: SubBands, halves: HalfCache | None

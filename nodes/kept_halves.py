@@ -9,17 +9,10 @@ from typing import Any
 
 import torch
 
-from ..ldmsid_core.decoding.bands import Half, HalfCache
+from ..ldmsid_core.decoding.bands import HalfCache
 
 _PARTS_OF_A_LEVEL = 4
 _SHARE = 4
-
-
-class _Passing(dict[tuple[int, str], Half]):
-    """A cache that keeps nothing: the same sums in the same order, so the same picture."""
-
-    def __setitem__(self, key: tuple[int, str], value: Half) -> None:
-        """Let it go."""
 
 
 def halves_bytes(height: int, width: int, widths: Sequence[int], element: int) -> int:
@@ -49,8 +42,8 @@ class KeptHalves:
     kept: HalfCache | None = None
     _bands: weakref.ref[Any] | None = field(default=None, repr=False)
 
-    def take(self, bands: Any, key: Any) -> HalfCache:
-        """Where the halves of some bands are put and found; kept from the second decode on.
+    def take(self, bands: Any, key: Any) -> HalfCache | None:
+        """Where the halves of some bands are put and found; None at their first decode.
 
         Args:
             bands: What the halves depend on; not kept alive.
@@ -60,7 +53,7 @@ class KeptHalves:
         if not known:
             self.drop()
             self.key, self._bands = key, weakref.ref(bands, lambda _gone: self.drop())
-            return _Passing()
+            return None
         if self.kept is None:
             self.kept = {}
         return self.kept

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..ldmsid_core.band_views import amplified_low_band
 from ..ldmsid_core.crop import DECODER_MARGIN, latents_of, part_of_layout, tiles_outside
 from ..ldmsid_core.decoding.bounded import DEFAULT_TILE, bounded_layout, statistics_tiles
-from ..ldmsid_core.decoding.cost import blank_bands
+from ..ldmsid_core.decoding.cost import DecodeCost, blank_bands
 from ..ldmsid_core.enlarged import encode_enlarged
 from ..ldmsid_core.errors import ConfigError
 from ..ldmsid_core.frame_plan import (
@@ -37,6 +37,7 @@ from .taming_model import TamingModel
 from .unet_binding import bind_structure
 
 _NOTHING = CostModel(0.0, 0.0, 0.0, 0.0, 0.0)
+_NO_DECODE = DecodeCost(_NOTHING, _NOTHING, 0)
 # Side of the piece that speed is measured on, in latents.
 _PIECE = 40
 
@@ -135,7 +136,10 @@ class FrameSampling:
         free = memory_to_spare(self.model.load_device, patchers)
         layout = plan_layout(height, width, tile=0, overlap=overlap, step=lambda: cost, free=free)
         found = estimate(
-            FramePlan(layout, "exact", DEFAULT_TILE), Costs(cost, _NOTHING), steps=steps, free=free
+            FramePlan(layout, "exact", DEFAULT_TILE),
+            Costs(cost, _NO_DECODE),
+            steps=steps,
+            free=free,
         )
         side = (min(_PIECE, layout.tile_height), min(_PIECE, layout.tile_width))
         rate = cost.flops(side[0] * side[1]) / seconds_of(lambda: self._step_at(*side))

@@ -7,12 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from ldmsid_core.decoding.bounded import DEFAULT_TILE, SMALLEST_TILE
+from ldmsid_core.decoding.bounded import (
+    DEFAULT_TILE,
+    SMALLEST_TILE,
+    WINDOWS_ABOVE,
+    statistics_tiles,
+)
+from ldmsid_core.decoding.cost import DecodeCost
 from ldmsid_core.errors import ConfigError
 from ldmsid_core.frame_plan import (
     Costs,
     FramePlan,
-    decode_positions,
     estimate,
     make_plan,
     smaller_decode,
@@ -25,7 +30,9 @@ from ldmsid_core.work import CostModel, choose_tile
 # Full size in bfloat16, as `benchmarks/work.py` finds it.
 STEP = CostModel(4.0e9, 1.958e8, 9493.75, 160900.0, 17328.0)
 DECODE = CostModel(1e6, 2e9, 2048.0, 1e6, 1e5)
-COSTS = Costs(STEP, DECODE)
+HEAD = CostModel(1e6, 2e8, 2048.0, 1e6, 6e3)
+DECODES = DecodeCost(DECODE, HEAD, 1024)
+COSTS = Costs(STEP, DECODES)
 # An A7S II frame: 2128 x 1424 padded to 64.
 FRAME = (184, 272)
 PLENTY = 1 << 50
@@ -91,16 +98,16 @@ def test_memory_decides_how_to_decode() -> None:
     less = planned(*FRAME, free=needed - 1)
     assert (less.decode, less.decode_tile) == ("bounded", DEFAULT_TILE)
     for side in (88, 72, SMALLEST_TILE):
-        working = with_margin(DECODE.bytes(decode_positions(*FRAME, side)))
-        found = planned(*FRAME, free=working, tile=64)
+        working = DECODES.bounded_bytes(*FRAME, side)
+        found = planned(*FRAME, free=with_margin(working), tile=64)
         assert found.decode == "bounded"
         # Between two thirds and all of the sample's size, tiles cost the sample's memory.
-        assert decode_positions(*FRAME, found.decode_tile) <= decode_positions(*FRAME, side)
+        assert DECODES.bounded_bytes(*FRAME, found.decode_tile) <= working
         assert found.decode_tile >= side
 
 
 def test_a_decode_that_fits_nowhere_is_refused_with_both_numbers() -> None:
-    needed = with_margin(DECODE.bytes(decode_positions(*FRAME, SMALLEST_TILE)))
+    needed = with_margin(DECODES.bounded_bytes(*FRAME, SMALLEST_TILE))
     for free in (needed - 10**6, 100 * 10**6):
         words = f"at least {needed / 1e6:.0f} MB .*tiles of 512 pixels, found {free / 1e6:.0f} MB"
         with pytest.raises(ConfigError, match=words):
@@ -151,7 +158,8 @@ def test_an_estimate_by_hand() -> None:
     step, decode = CostModel(10.0, 2.0, 1.0, 5.0, 3.0), CostModel(7.0, 1.0, 0.5, 1e6, 2e3)
     layout = plan_tiles(16, 40, tile=16, overlap=4, batch=2)
     assert len(layout.tiles()) == 3
-    exact = estimate(FramePlan(layout, "exact", 96), Costs(step, decode), steps=5, free=10**9)
+    costs = Costs(step, DecodeCost(decode, decode, 0))
+    exact = estimate(FramePlan(layout, "exact", 96), costs, steps=5, free=10**9)
     assert exact.step_flops == 3 * (10 + 2 * 256 + 256 * 256)
     assert exact.decode_flops == 7 + 640 + 640 * 320
     assert exact.flops == 5 * exact.step_flops + exact.decode_flops
@@ -160,23 +168,47 @@ def test_an_estimate_by_hand() -> None:
     assert (exact.free_bytes, exact.seconds) == (10**9, None)
 
     cheap = CostModel(0.0, 0.0, 0.0, 0.0, 0.0)
-    only = estimate(FramePlan(layout, "exact", 96), Costs(step, cheap), steps=5, free=10**9)
+    costs = Costs(step, DecodeCost(cheap, cheap, 0))
+    only = estimate(FramePlan(layout, "exact", 96), costs, steps=5, free=10**9)
     assert only.peak_bytes == round(1.5 * 2 * (5 + 3 * 256)) + 150_000_000
 
 
 def test_an_estimate_of_bounded_decoding_by_hand() -> None:
-    step, decode = CostModel(0.0, 1.0, 0.0, 0.0, 0.0), CostModel(0.0, 1.0, 0.0, 0.0, 1.0)
+    step, whole = CostModel(0.0, 1.0, 0.0, 0.0, 0.0), CostModel(0.0, 3.0, 0.5, 0.0, 10.0)
+    decode = DecodeCost(whole, CostModel(0.0, 1.0, 0.5, 0.0, 1.0), 2)
     layout = plan_tiles(100, 200, tile=64, overlap=16)
     found = estimate(FramePlan(layout, "bounded", 64), Costs(step, decode), steps=1, free=1)
-    # Tiles of 64 at an overlap of 16: 2 rows of 4; 8192 positions stand for the frame.
-    assert found.decode_flops == 8 * 4096 + 8192
-    assert found.peak_bytes == round(1.5 * 8192) + 150_000_000
-    assert decode_positions(100, 200, 64) == 8192
-    assert decode_positions(1000, 1000, 64) == 8192
-    assert decode_positions(1000, 1000, 96) == 15625
-    assert decode_positions(1000, 1000, 200) == 40000
-    assert decode_positions(8, 100, 64) == 800
-    assert decode_positions(8, 1000, 64) == 1024
+    # Tiles of 64 at an overlap of 16: 2 rows of 4; 14 tiles of 24 stand for the frame, and fill 12
+    # places of even rows and columns. Two operations a position after the head.
+    sampled = 12 * 24 * 24
+    assert found.decode_flops == 2 * (8 * 4096 + sampled) + 20000 + 20000 * 10000
+    assert found.peak_bytes == round(1.5 * (81920 + 40000)) + 150_000_000
+
+
+def test_attention_of_a_large_frame_is_counted_by_what_it_sees() -> None:
+    nothing = CostModel(0.0, 0.0, 0.0, 0.0, 0.0)
+    decode = DecodeCost(nothing, CostModel(0.0, 0.0, 1.0, 0.0, 0.0), 0)
+    layout = plan_tiles(300, 400, tile=96, overlap=16)
+    own = sum(96**4 for _ in layout.tiles()) + sum(
+        (tile.height * tile.width) ** 2 for tile in statistics_tiles(300, 400, layout)
+    )
+    assert decode.bounded_flops(layout) == 120000 * WINDOWS_ABOVE - own
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "positions"),
+    [
+        (100, 200, 64, 8192), (1000, 1000, 64, 8192), (1000, 1000, 96, 15625),
+        (1000, 1000, 200, 40000), (8, 100, 64, 800), (8, 1000, 64, 1024),
+    ],
+)  # fmt: skip
+def test_memory_of_bounded_decoding(height: int, width: int, side: int, positions: int) -> None:
+    """Most is held by a tile, by the tiles that stand for the frame, or by the head."""
+    nothing, each = CostModel(0.0, 0.0, 0.0, 0.0, 0.0), CostModel(0.0, 0.0, 0.0, 0.0, 1.0)
+    frame = height * width
+    assert DecodeCost(each, nothing, 0).bounded_bytes(height, width, side) == positions
+    assert DecodeCost(each, nothing, 3).bounded_bytes(height, width, side) == positions + 3 * frame
+    assert DecodeCost(nothing, each, 0).bounded_bytes(height, width, side) == frame
 
 
 def test_the_sentence() -> None:

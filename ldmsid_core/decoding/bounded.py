@@ -29,7 +29,7 @@ SAMPLE_POSITIONS = 1_000_000 // LATENT_PIXELS**2
 SMALLEST_TILE = 64
 DEFAULT_TILE, OVERLAP = 96, 16
 # Latents of a frame above which its attention looks at windows, and the head's part of the work.
-_WINDOWS_ABOVE, _HEAD_PART = 1 << 15, 0.1
+WINDOWS_ABOVE, _HEAD_PART = 1 << 15, 0.1
 
 Place = Callable[[Tensor], Tensor]
 
@@ -128,7 +128,7 @@ def _after_head(
         layers,
         norms=FrameNorms(),
         sides=(Sides(),),
-        attention_positions=_WINDOWS_ABOVE,
+        attention_positions=WINDOWS_ABOVE,
         report=lambda done: layers.report(done * _HEAD_PART / network.head_count()),
     )
     ll, detail = ((levels[0], levels[1], place(levels[2])) for levels in (bands.ll, bands.detail))

@@ -88,6 +88,16 @@ class FrameDecoder:
         (picture,) = self.network.run([self.place(latent)], [own], layers, halves=halves)
         return picture.cpu()
 
+    def head(self, latent: Tensor, bands: SubBands) -> list[Tensor]:
+        """The layers at the latent's own size alone; see `TamedDecoder.head`.
+
+        Args:
+            latent: Unscaled, placed.
+            bands: Of the frame.
+        """
+        layers = self._layers(1 / self.network.head_count())
+        return self.network.head([latent], [place_bands(bands, self.place)], layers)
+
     def bounded(self, latent: Tensor, bands: SubBands, tile: int) -> Tensor:
         """Decode in tiles.
 

@@ -91,5 +91,5 @@ class Planner:
         return with_seconds(
             found,
             step_rate=costs.step.flops(step[0] * step[1]) / step_seconds,
-            decode_rate=costs.decode.flops(decode[0] * decode[1]) / decode_seconds,
+            decode_rate=costs.decode.whole.flops(decode[0] * decode[1]) / decode_seconds,
         )

@@ -47,7 +47,7 @@ def main(verbose: bool) -> None:
               help="A longer exposure of the scene: ratio from the EXIF pair.")  # fmt: skip
 @click.option("--format", "output_format", default="png", show_default=True,
               type=click.Choice(["png", "png16", "tiff16"]), help="8 or 16 bits.")  # fmt: skip
-@click.option("--sampler", default="dpmpp-2m", show_default=True,
+@click.option("--sampler", default=None, show_default="dpmpp-2m",
               type=click.Choice(["dpmpp-2m", "unipc", "ddim", "ddim-released", "ddpm-released"]),
               help="Solver; the released ones reproduce published numbers.")  # fmt: skip
 @click.option(

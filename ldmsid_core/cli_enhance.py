@@ -98,7 +98,8 @@ def _load_job(options: EnhanceOptions) -> _Job:
     host = load_host(find_model(options.host, EMBEDDED.host), dtype=dtype)
     taming = load_taming(find_model(options.taming, EMBEDDED.taming), dtype=dtype)
     check_fit(host, taming)
-    check_folder(options.output)
+    if not options.dry_run:
+        check_folder(options.output)
     return _Job(options, host, taming, device, dtype, settings, reference)
 
 

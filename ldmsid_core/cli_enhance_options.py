@@ -26,7 +26,7 @@ class EnhanceOptions:
     reference: Path | None = None
     output_format: str = "png"
     rounding: str = "nearest"
-    sampler: str = DEFAULT_SAMPLER
+    sampler: str | None = None
     host: Path | None = None
     taming: Path | None = None
     keep_gps: bool = False
@@ -79,7 +79,7 @@ class EnhanceOptions:
             )
         own = SamplingSettings(
             DEFAULT_STEPS if self.steps is None else self.steps,
-            self.sampler,
+            self.sampler or DEFAULT_SAMPLER,
             self.strength,
             self.decoder_strength,
             self.tile,
@@ -99,7 +99,7 @@ class EnhanceOptions:
 
     def _released(self, own: SamplingSettings) -> SamplingSettings:
         fixed = {
-            "--sampler": self.sampler != DEFAULT_SAMPLER,
+            "--sampler": self.sampler is not None,
             "--tile": self.tile != 0,
             "--start": self.start != 1.0,
             "--decode": self.decode != "auto",

@@ -67,6 +67,15 @@ def smaller_decode(mode: str, tile: int) -> tuple[str, int] | None:
     return ("bounded", half) if half < tile else None
 
 
+def smaller_plan(plan: FramePlan) -> FramePlan | None:
+    """Sampling and decode tiles of half the side, where both can be had or one of them."""
+    layout, decode = plan.smaller_layout(), smaller_decode("bounded", plan.decode_tile)
+    if layout is None and decode is None:
+        return None
+    tile = plan.decode_tile if decode is None else decode[1]
+    return FramePlan(layout or plan.layout, "bounded", tile)
+
+
 @dataclass(frozen=True)
 class Costs:
     """What the networks of a run cost.

@@ -72,6 +72,8 @@ def test_a_dry_run_writes_nothing_and_says_what_it_takes(
     assert report["flops"] > 0 and report["seconds"] > 0
     assert 0 < report["peak_bytes"] < 10**9 and report["free_bytes"] > 0
     assert [p.read_text() for p in out.iterdir()] == ["mine"]
+    assert call("enhance", path, "-o", tmp_path / "new", "--dry-run", *model).exit_code == 0
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("crop", ["0,0,48,66", "10,20,30,5", "47,65,1,1"])
@@ -121,6 +123,7 @@ def test_crops_of_every_orientation(tmp_path: Path, model: list[object], orienta
         (["--recipe", "released", "--crop", "0,0,8,8"], "released without --crop"),
         (["--recipe", "released", "--dry-run"], "released without --dry-run"),
         (["--recipe", "released", "--sampler", "unipc"], "released without --sampler"),
+        (["--recipe", "released", "--sampler", "dpmpp-2m"], "released without --sampler"),
         (["--recipe", "released", "--decode", "exact"], "released without --decode"),
     ],
 )

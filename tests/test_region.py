@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from ldmsid_core.cli_evaluate import simulated_raw
 from ldmsid_core.cli_synth import dark_counts
 from ldmsid_core.crop import Crop
+from ldmsid_core.decoding.bounded import SAMPLE_TILE
 from ldmsid_core.decoding.network import TamedDecoder
 from ldmsid_core.hosts.engine import Engine, attached_engine
 from ldmsid_core.hosts.host import load_host
@@ -22,7 +25,7 @@ from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.model_files import EMBEDDED
 from ldmsid_core.pipeline import prepare_bands
 from ldmsid_core.taming.checkpoint import load_taming
-from ldmsid_core.tiling import Tile
+from ldmsid_core.tiling import Tile, TileLayout
 from ldmsid_core.training.photographs import load_photograph
 from ldmsid_core.wavelet import SubBands, split_bands
 
@@ -116,6 +119,37 @@ def test_statistics_never_come_from_latents_that_were_not_sampled(
         enhance_region(tiny, bands, Crop(500, 7, 65, 9), 3)
     assert len(looked_at) > 10
     assert all((latent != 0).any(dim=1).all() for latent in looked_at)
+
+
+def test_lack_of_memory_tries_once_more_with_smaller_tiles(
+    tiny: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bands = split_bands(
+        torch.rand(1, 4, 64, 1088, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    )
+    wider = replace(tiny.settings, tile=256)
+    tiny = replace(tiny, planner=replace(tiny.planner, settings=wider))
+    sizes: list[int] = []
+    sample_part = Engine.sample_part
+    fails: list[bool] = []
+
+    def sample(self: Engine, bands: SubBands, part: Tile, layout: TileLayout, *rest: Any) -> Tensor:
+        sizes.append(layout.tile_width)
+        # The part itself comes after the tiles that stand for the frame.
+        if part.width > SAMPLE_TILE and fails.pop():
+            raise torch.OutOfMemoryError("out of memory")
+        return sample_part(self, bands, part, layout, *rest)
+
+    monkeypatch.setattr(Engine, "sample_part", sample)
+    fails[:] = [False, True]
+    found = enhance_region(tiny, bands, Crop(500, 7, 65, 9), 3)
+    assert found.shape == (1, 3, 9, 65) and found.isfinite().all()
+    assert "tiles of 256 pixels" in caplog.text and "once more with tiles of 128" in caplog.text
+    assert sizes.count(32) == 1 and sizes[-1] == 16
+
+    fails[:] = [True] * 2
+    with pytest.raises(torch.OutOfMemoryError):
+        enhance_region(tiny, bands, Crop(500, 7, 65, 9), 3)
 
 
 def test_a_frame_of_one_piece_is_computed_whole(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from helpers.tiny_model import load_model
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from torch import nn
 
 from ldmsid_core.cli_enhance import enhance_files
 from ldmsid_core.cli_enhance_options import EnhanceOptions
@@ -125,6 +126,53 @@ def test_tiles_of_a_frame_that_does_not_divide(tmp_path: Path, batch: int) -> No
     assert tiled.shape == whole.shape == (batch, 4, 24, 40)
     assert tiled.isfinite().all() and not torch.equal(tiled, whole)
     assert torch.equal(tiled, sample(tmp_path, bands, tile=128, overlap=32))
+
+
+def test_an_interruption_between_tiles_leaves_the_host_usable(tmp_path: Path) -> None:
+    bands = random_bands(128, 320)
+    host, taming = load_model(tmp_path)
+    chosen = SamplingSettings(steps=2, tile=128, overlap=32)
+    calls: list[int] = []
+    limit = 1000
+
+    def stop(_module: nn.Module, _inputs: object) -> None:
+        calls.append(1)
+        if len(calls) == limit:
+            raise KeyboardInterrupt
+
+    handle = host.unet.register_forward_pre_hook(stop)
+    with ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _):
+        wanted = run(bands, 3)
+    tiles = len(calls) // 2
+    assert tiles >= 3
+    # In the middle of the second step.
+    limit = len(calls) + tiles + 2
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _),
+    ):
+        run(bands, 3)
+    handle.remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in host.unet.modules())
+    with ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _):
+        assert torch.equal(run(bands, 3), wanted)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of tracing
+def test_compiled_networks_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as `--compile` does, but run by PyTorch: generating code takes a minute."""
+    bands = random_bands(128, 192)
+    wanted, traced = sample(tmp_path, bands), []
+    compiled = torch.compile
+
+    def compile_eagerly(run: object) -> object:
+        traced.append(run)
+        return compiled(run, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    found = sample(tmp_path, bands, compile=True)
+    assert len(traced) == 1
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

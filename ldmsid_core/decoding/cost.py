@@ -14,8 +14,8 @@ from .bounded import SAMPLE_POSITIONS, WINDOWS_ABOVE, statistics_tiles
 from .decode import FrameDecoder
 from .layers import STRIP, width_of
 
-# One row; and how many tensors of a strip are alive at once.
-_FINE_STRIP, _STRIP_TENSORS = 1, 4
+# A few rows at tiny sizes; and how many tensors of a strip are alive at once.
+_FINE_STRIP, _STRIP_TENSORS = 1 << 16, 4
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from ..crop import (
     tiles_outside,
 )
 from ..decoding.bounded import statistics_tiles
+from ..frame_plan import FramePlan, smaller_plan
+from ..memory import with_less_memory
 from ..sampling_grid import initial_noise
-from ..tiling import Tile, plan_tiles
+from ..tiling import LATENT_PIXELS, Tile, plan_tiles
 from ..wavelet import SubBands
 from .engine import Engine
 
@@ -27,7 +29,7 @@ from .engine import Engine
 def enhance_region(
     engine: Engine, bands: SubBands, crop: Crop, seed: int, picture: Tensor | None = None
 ) -> Tensor:
-    """Sample and decode a part of a frame.
+    """Sample and decode a part of a frame, once more with smaller tiles if memory runs out.
 
     Where the frame is so small that it is sampled in one piece, all of it is computed.
 
@@ -42,17 +44,32 @@ def enhance_region(
         `(1, 3, height, width)` of the crop, model range.
     """
     height, width = bands.structure_input.shape[-2:]
-    plan = engine.plan(height, width)
     part = latents_of(crop, margin=DECODER_MARGIN, height=height, width=width)
-    layout, box = part_of_layout(plan.layout, part)
+    plan = engine.plan(height, width)
+    layout, _ = part_of_layout(plan.layout, part)
     if len(layout.tiles()) == len(plan.layout.tiles()):
         whole = engine.decode(engine.sample(bands, seed, picture), bands)
         return cut_to_crop(whole, crop, Tile(0, 0, height, width, 0, 0))
-    noise = initial_noise((1, engine.channels, height, width), seed)
-    latent = torch.zeros(noise.shape)
-    for tile in tiles_outside(statistics_tiles(height, width, plan.decode_layout()), box):
-        alone = plan_tiles(tile.height, tile.width, tile=max(tile.height, tile.width), overlap=0)
-        tile.cut(latent).copy_(engine.sample_part(bands, tile, alone, noise, seed, picture))
-    box.cut(latent).copy_(engine.sample_part(bands, box, layout, noise, seed, picture))
-    image, place = engine.decoder.bounded_part(latent, bands, plan.decode_tile, part)
-    return cut_to_crop(image, crop, place)
+
+    def compute(plan: FramePlan) -> Tensor:
+        layout, box = part_of_layout(plan.layout, part)
+        noise = initial_noise((1, engine.channels, height, width), seed)
+        latent = torch.zeros(noise.shape)
+        for tile in tiles_outside(statistics_tiles(height, width, plan.decode_layout()), box):
+            side = max(tile.height, tile.width)
+            alone = plan_tiles(tile.height, tile.width, tile=side, overlap=0)
+            tile.cut(latent).copy_(engine.sample_part(bands, tile, alone, noise, seed, picture))
+        box.cut(latent).copy_(engine.sample_part(bands, box, layout, noise, seed, picture))
+        image, place = engine.decoder.bounded_part(latent, bands, plan.decode_tile, part)
+        return cut_to_crop(image, crop, place)
+
+    return with_less_memory(compute, plan, smaller_plan, _named)
+
+
+def _named(plan: FramePlan) -> str:
+    layout = plan.layout
+    side = max(layout.tile_height, layout.tile_width)
+    return (
+        f"tiles of {side * LATENT_PIXELS} pixels, {plan.decode_tile * LATENT_PIXELS} pixels in "
+        "decoding"
+    )

@@ -190,5 +190,7 @@ class NoiseProfile:
 
     @property
     def name(self) -> str:
-        """Maker and model."""
-        return " ".join(part for part in (self.make, self.model) if part) or "an unnamed camera"
+        """Maker and model; the model alone where it holds the maker's name."""
+        make, model = self.make or "", self.model or ""
+        known = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
+        return known or make or "an unnamed camera"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ConfigError
 from .noise import ReadKind
-from .noise_fit import DarkNoise, Pair, measure_dark, measure_gain
-from .noise_frames import FrameReader, IsoFrames, falling_read_noise, group_by_iso
+from .noise_fit import DarkNoise, Floats, Pair, measure_dark, measure_gain
+from .noise_frames import FrameReader, IsoFrames, group_by_iso
 from .noise_laws import LogLine, NoiseLaw
 from .noise_profile import GainSource, IsoEntry, NoiseProfile
 from .noise_tables import gain_stage
@@ -97,12 +98,12 @@ def calibrate_camera(
         entry, found = _measure_iso(iso, files, reader, settings)
         entries.append(entry)
         notes += [f"ISO {iso:g}: {note}" for note in found]
-    deviations = [entry.read_deviation for entry in entries]
-    for iso in falling_read_noise(list(groups), deviations):
-        if iso not in settings.gain_steps:
+    for low, high in pairwise(entries):
+        stated = any(low.iso <= step < high.iso for step in settings.gain_steps)
+        if high.read_deviation < low.read_deviation and not stated:
             notes.append(
-                f"Read noise falls after ISO {iso:g}: if the sensor switches its gain there, give "
-                f"--gain-step {iso:g}, so that nothing is interpolated across."
+                f"Read noise falls after ISO {low.iso:g}: if the sensor switches its gain there, "
+                f"give --gain-step {low.iso:g}, so that nothing is interpolated across."
             )
     law = fit_law(entries, settings.gain_steps) if settings.fit_law else None
     metadata = reader.first.metadata
@@ -127,7 +128,8 @@ def _measure_iso(
     if len(files.dark) == 1:
         notes.append("one frame without light only, so hot pixels count as noise; take two or more")
     pairs: list[Pair] = []
-    gain, source = settings.shot_gain, "missing" if settings.shot_gain is None else "given"
+    gain = settings.shot_gain
+    source: GainSource = "missing" if gain is None else "given"
     if files.flat:
         pairs, alone = reader.flat_pairs(files.flat)
         notes += [f"{path} was left out: no other flat frame has its light" for path in alone]
@@ -140,30 +142,22 @@ def _measure_iso(
         )
     else:
         notes.append(f"K = {gain:g} was given, not measured")
-    bias = tuple(
+    red, green1, blue, green2 = (
         found - stated for found, stated in zip(dark.black, reader.levels().black, strict=True)
     )
-    return _entry(iso, dark, gain, source, bias, files, len(pairs)), notes
-
-
-def _entry(
-    iso: float, dark: DarkNoise, gain: float | None, source: str, bias: tuple[float, ...],
-    files: IsoFrames, pairs: int,
-) -> IsoEntry:  # fmt: skip
-    sources: dict[str, GainSource] = {s: s for s in ("measured", "given", "missing")}
-    red, green1, blue, green2 = bias
-    return IsoEntry(
+    entry = IsoEntry(
         iso=iso,
         shot_gain=gain,
-        gain_source=sources[source],
+        gain_source=source,
         read_scale=dark.read_scale,
         read_shape=dark.read_shape,
         read_deviation=dark.read_deviation,
         row_noise=dark.row_noise,
         colour_bias=(red, green1, blue, green2),
         dark_frames=len(files.dark),
-        flat_pairs=pairs,
+        flat_pairs=len(pairs),
     )
+    return entry, notes
 
 
 def _gain_of(iso: float, pairs: Sequence[Pair], dark: DarkNoise) -> tuple[float, list[str]]:
@@ -224,7 +218,7 @@ def fit_law(entries: Sequence[IsoEntry], gain_steps: Sequence[float] = ()) -> No
     )
 
 
-def _line(log_gains: np.ndarray, deviations: Sequence[float]) -> LogLine:
+def _line(log_gains: Floats, deviations: Sequence[float]) -> LogLine:
     logs = np.log(deviations)
     slope, intercept = (float(v) for v in np.polyfit(log_gains, logs, 1))
     rest = logs - (slope * log_gains + intercept)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from .sensor_frame import Counts, SensorFrame
 # Of the range above black: how far from black a dark frame's mean may lie, and how far up to
 # saturation a flat may reach.
 _DARK_SHARE, _FEWEST_DARK_COUNTS = 0.005, 2.0
+_CLIPPED_SHARE = 0.01  # of pixels at count 0, beyond which half of the noise may be cut off
 _BLOCK = 32
 _SATURATED, _SATURATED_SHARE = 0.98, 0.001
 # Two flats of the same light: their means above black differ by no more.
@@ -164,8 +164,14 @@ def _identity(frame: SensorFrame) -> tuple[object, ...]:
 
 
 def _check_dark(planes: Counts, frame: SensorFrame, path: Path, *, masked: bool) -> None:
-    """Refuse frames that hold light, by their mean and by its unevenness."""
+    """Refuse frames that hold light, by mean and unevenness, and those whose noise is cut off."""
     what = f"the masked border of {path}" if masked else f"{path}"
+    clipped = float((planes == 0).mean())
+    if clipped > _CLIPPED_SHARE:
+        raise ConfigError(
+            f"Expected noise on both sides of black, but {clipped:.0%} of {what} is cut off at 0: "
+            "the camera subtracts its black level; its noise cannot be measured from such files."
+        )
     black = np.array(frame.black_level)
     limit = max(_FEWEST_DARK_COUNTS, _DARK_SHARE * (frame.white_level - black.max()))
     above = planes.mean(axis=(1, 2)) - black
@@ -217,10 +223,3 @@ def _flat_light(frame: SensorFrame, path: Path) -> float:
             "the black level; light an even surface."
         )
     return light
-
-
-def falling_read_noise(isos: Sequence[float], deviations: Sequence[float]) -> list[float]:
-    """ISOs after which read noise falls although the gain rises: the sign of a gain step."""
-    return [
-        isos[n] for n, (low, high) in enumerate(pairwise(deviations)) if high < low
-    ]  # fmt: skip

@@ -103,10 +103,10 @@ def _whole_tiles(start: int, stop: int) -> slice:
 
 
 def _without_odd_lines(packed: Counts) -> Counts:
-    """The planes without rows and columns whose mean in any plane is far from the others'."""
+    """The planes without rows and columns whose median in any plane is far from the others'."""
     middle = np.median(packed, axis=(1, 2), keepdims=True)
     low, high = np.percentile(packed, (16, 84), axis=(1, 2), keepdims=True)
     distance = (packed - middle) / np.maximum((high - low) / 2.0, 0.5)
-    rows = (np.abs(distance.mean(axis=2)) < _FAR).all(axis=0)
-    columns = (np.abs(distance.mean(axis=1)) < _FAR).all(axis=0)
+    rows = (np.abs(np.median(distance, axis=2)) < _FAR).all(axis=0)
+    columns = (np.abs(np.median(distance, axis=1)) < _FAR).all(axis=0)
     return packed[:, rows][:, :, columns]

@@ -1,4 +1,4 @@
-"""The `ldmsid` command: enhance, info, synth, score, train, evaluate, convert, check."""
+"""The `ldmsid` command: enhance, info, synth, score, train, evaluate, convert, check, calibrate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from .cli_calibrate import calibrate
 from .cli_options import (
     device_option,
     dtype_option,
@@ -140,7 +141,10 @@ def info(raw: Path, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
               help="The DNG to write.")  # fmt: skip
 @click.option("--ratio", type=float, default=250.0, show_default=True, help="Exposure ratio.")
-@click.option("--iso", type=float, default=1600.0, show_default=True, help="100 to 25600.")
+@click.option("--iso", type=float, default=None,
+              help="Of the camera's calibration; default: 1600.")  # fmt: skip
+@click.option("--noise", default="a7s2", show_default=True, metavar="FILE_OR_NAME",
+              help="Noise profile, or a7s2, phone, a7s2-law, d850, 5d4, 70d, 700d.")  # fmt: skip
 @click.option("--size", type=click.IntRange(64, 8192), default=None,
               help="Scale the longer side to this many pixels first.")  # fmt: skip
 @seed_option
@@ -151,6 +155,9 @@ def synth(photograph: str, **options: Any) -> None:
 
     PHOTOGRAPH is a picture file, or the name of a bundled one: astronaut, chelsea, coffee,
     rocket. Beside the DNG lies the truth, as NAME_truth.png.
+
+    Which gain an ISO has is not known of a7s2-law, d850, 5d4, 70d and 700d: the seed draws a
+    sensor from the camera's joint law, and --iso is refused. Their levels are 14 bit.
     """
     from .cli_synth import synthesise
 
@@ -235,6 +242,7 @@ def evaluate(**options: Any) -> None:
 
 main.add_command(convert)
 main.add_command(check)
+main.add_command(calibrate)
 
 
 def run() -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from scipy import stats
 
 from ldmsid_core.errors import ConfigError
+from ldmsid_core.raw.cfa import CFA_PATTERNS, CfaPattern
 from ldmsid_core.raw.noise import (
+    SensorLevels,
     SensorNoise,
     a7s2_noise,
+    add_packed_noise,
     add_sensor_noise,
     tukey_lambda_deviation,
 )
+from ldmsid_core.raw.packing import pack_bayer
 
 # Published standard deviation of the Gaussian alternative, which the Tukey-lambda one matches
 # within about 1 %.
@@ -78,3 +84,133 @@ def test_same_seed_same_noise() -> None:
 def test_iso_outside_the_calibration(iso: float) -> None:
     with pytest.raises(ConfigError, match="100 to 25600"):
         a7s2_noise(iso)
+
+
+@pytest.mark.parametrize("iso", sorted(GAUSSIAN))
+def test_the_gaussian_kind_has_the_published_deviation(iso: int) -> None:
+    gaussian = a7s2_noise(iso, read_kind="gaussian")
+    assert gaussian.read_deviation == GAUSSIAN[iso]
+    # Stated of the two kinds: they agree within 1.1 % of the Tukey-lambda deviation.
+    assert gaussian.read_deviation == pytest.approx(a7s2_noise(iso).read_deviation, rel=0.011)
+
+
+def test_gaussian_read_noise_is_normal_and_no_tukey_lambda() -> None:
+    noise = SensorNoise(1.0, 3.0, 0.0, 0.0, "gaussian")
+    found = noisy(0.0, noise, size=150).flatten().numpy()
+    # 22 500 samples: the 1 % critical value is 1.63 / sqrt(n); the logistic one of shape 0 and
+    # equal deviation is 0.022 away.
+    assert stats.kstest(found, stats.norm(scale=3.0).cdf).statistic < 1.63 / 150
+    logistic = stats.logistic(scale=3.0 / stats.logistic.std()).cdf
+    assert stats.kstest(found, logistic).statistic > 1.63 / 150
+
+
+def test_kinds_of_read_noise_mix_in_a_batch_without_changing_each_other() -> None:
+    tukey, gaussian = a7s2_noise(800), a7s2_noise(800, read_kind="gaussian")
+    signal = torch.full((2, 20, 30), 10.0)
+
+    def drawn(*noises: SensorNoise) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(2)
+        return add_sensor_noise(signal, list(noises), generator=generator)
+
+    mixed = drawn(tukey, gaussian)
+    assert torch.equal(mixed[0], drawn(tukey, tukey)[0])
+    assert torch.equal(mixed[1], drawn(gaussian, gaussian)[1])
+
+
+def test_noise_is_drawn_in_the_order_that_seeded_training_relies_on() -> None:
+    noises = [a7s2_noise(100), a7s2_noise(2500), SensorNoise(1.0, 2.0, 0.0, 0.5)]
+    signal = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(0)) * 300
+    found = add_sensor_noise(signal, noises, generator=torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(9)
+    gain = torch.tensor([n.shot_gain for n in noises])[:, None, None]
+    shot = gain * torch.poisson(signal / gain, generator=generator)
+    p = torch.rand(signal.shape, generator=generator).clamp(1e-7, 1 - 1e-7)
+    rows = torch.randn(signal.shape[:2], generator=generator)
+    for number, noise in enumerate(noises):
+        log_p, log_rest = torch.log(p[number]), torch.log1p(-p[number])
+        read = log_p - log_rest
+        if noise.read_shape:
+            shape = torch.tensor(noise.read_shape)
+            read = (torch.exp(shape * log_p) - torch.exp(shape * log_rest)) / shape
+        row = rows[number][:, None] * torch.tensor(noise.row_noise)
+        wanted = shot[number] + torch.tensor(noise.read_scale) * read + row
+        assert torch.equal(found[number], wanted)
+
+
+def test_packed_planes_share_the_noise_of_their_sensor_rows() -> None:
+    size = 300
+    noise = SensorNoise(1.0, 0.0, 0.0, 4.0, "gaussian")
+    planes = add_packed_noise(
+        torch.zeros(1, 4, size, 8), [noise], generator=torch.Generator().manual_seed(1)
+    )[0]
+    red, green1, blue, green2 = planes
+    assert torch.equal(red, green1) and torch.equal(green2, blue)
+    assert float((planes - planes[:, :, :1]).abs().max()) == 0.0
+    # The two rows of a tile, and neighbouring tiles, are independent: for 300 pairs the
+    # correlation has a standard error of 1 / sqrt(300) = 0.058.
+    assert abs(float(torch.corrcoef(torch.stack([red[:, 0], blue[:, 0]]))[0, 1])) < 5 * 0.058
+    assert abs(float(torch.corrcoef(torch.stack([red[1:, 0], red[:-1, 0]]))[0, 1])) < 5 * 0.058
+
+
+def test_packed_row_noise_under_read_noise_correlates_as_its_share() -> None:
+    noise = SensorNoise(1.0, 3.0, 0.0, 2.0, "gaussian")
+    planes = add_packed_noise(
+        torch.zeros(1, 4, 1500, 60), [noise], generator=torch.Generator().manual_seed(4)
+    )[0]
+    means = planes.mean(dim=2)
+    share = 2.0**2 / (2.0**2 + 3.0**2 / 60)  # of the variance of a plane's row mean
+    found = torch.corrcoef(means)
+    # 1500 rows: standard error (1 - r**2) / sqrt(1500) within a row, 1 / sqrt(1500) across.
+    for same in ((0, 1), (2, 3)):
+        assert float(found[same]) == pytest.approx(share, abs=5 * (1 - share**2) / 1500**0.5)
+    for other in ((0, 2), (0, 3), (1, 2), (1, 3)):
+        assert abs(float(found[other])) < 5 / 1500**0.5
+
+
+@pytest.mark.parametrize("cfa", CFA_PATTERNS)
+def test_colour_bias_reaches_its_own_plane(cfa: CfaPattern) -> None:
+    bias = (1.0, -2.0, 3.0, -4.0)
+    noise = SensorNoise(1.0, 0.0, 0.0, 0.0, colour_bias=bias)
+    mosaic = add_sensor_noise(
+        torch.zeros(1, 6, 8), [noise], generator=torch.Generator().manual_seed(1), cfa=cfa
+    )
+    planes = pack_bayer(mosaic, cfa=cfa)[0]
+    assert [float(plane.unique()) for plane in planes] == list(bias)
+
+
+def test_quantisation_adds_a_twelfth() -> None:
+    noise = SensorNoise(1.0, 0.0, 0.0, 0.0)
+    found = add_packed_noise(
+        torch.zeros(1, 4, 200, 250), [noise], generator=torch.Generator().manual_seed(1),
+        quantise=True,
+    )  # fmt: skip
+    assert float(found.min()) >= -0.5 and float(found.max()) <= 0.5
+    # 200 000 uniform samples: the mean's error is 0.2887 / sqrt(n); the variance's is
+    # sqrt((m4 - var**2) / n) = 0.0745 / sqrt(n).
+    n = 200_000
+    assert float(found.mean()) == pytest.approx(0.0, abs=5 * 0.2887 / n**0.5)
+    assert float(found.var()) == pytest.approx(1 / 12, abs=5 * 0.0745 / n**0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((0.0, 1.0, 0.0, 1.0), "shot_gain > 0"),
+        ((1.0, float("nan"), 0.0, 1.0), "finite"),
+        ((1.0, 1.0, 0.0, float("inf")), "finite"),
+        ((1.0, 1.0, 0.1, 1.0, "gaussian"), "read_shape 0"),
+        ((1.0, 1.0, 0.0, 1.0, "student"), "student"),
+        ((1.0, 1.0, 0.0, 1.0, "gaussian", (1.0, 2.0)), "colour_bias"),
+    ],
+)
+def test_impossible_noise(values: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SensorNoise(*values)
+
+
+@pytest.mark.parametrize(
+    ("black", "white"), [((64, 64, 64, 2000), 1023), ((-1, 0, 0, 0), 255), ((0, 0, 0, 0), 70000)]
+)
+def test_impossible_levels(black: tuple[int, int, int, int], white: int) -> None:
+    with pytest.raises(ConfigError, match="black"):
+        SensorLevels(black, white)

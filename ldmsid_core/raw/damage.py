@@ -65,9 +65,25 @@ def longest_run_of_zeros(path: Path) -> int:
 
 
 def check_content(
-    counts: NDArray[np.uint16], levels: Sequence[float], white: float, path: Path
+    counts: NDArray[np.uint16],
+    levels: Sequence[float],
+    white: float,
+    path: Path,
+    *,
+    needs_light: bool = True,
 ) -> None:
-    """Refuse mosaics that hold nothing: constant, never above black, or cut off half-way."""
+    """Refuse mosaics that hold nothing: constant, never above black, or cut off half-way.
+
+    Args:
+        counts: `(H, W)`.
+        levels: Black levels.
+        white: Saturation count.
+        path: For the error.
+        needs_light: Refuse those never above black; dark frames may be.
+
+    Raises:
+        UnsupportedRawError: If it holds nothing.
+    """
     black = max(levels)
     lowest, highest = counts.min(axis=1), counts.max(axis=1)
     low, high = int(lowest.min()), int(highest.max())
@@ -76,7 +92,7 @@ def check_content(
             f"Expected an exposed mosaic, but every pixel of {path} is {low}: the file is "
             "truncated or was never written. Copy it from the card again."
         )
-    if high <= black:
+    if needs_light and high <= black:
         raise UnsupportedRawError(
             f"Expected pixels above the black level {black:g}, but the brightest of {path} is "
             f"{high}: the file holds no light. Was the lens cap on?"

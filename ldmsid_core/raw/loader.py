@@ -21,6 +21,7 @@ from .damage import check_bytes, check_content
 from .metadata import build_metadata, read_exif, read_gps
 from .packed_raw import PackedRaw, RawMetadata, Triple, WhiteBalanceSource
 from .packing import normalise
+from .sensor_frame import SensorFrame
 from .simulate import SRGB_TO_XYZ
 
 log = logging.getLogger(__name__)
@@ -211,6 +212,35 @@ def load_raw(path: str | Path) -> PackedRaw:
         metadata=metadata,
         file_name=path.name,
     )
+
+
+def load_frame(path: str | Path) -> SensorFrame:
+    """Read all counts of a Bayer RAW file, masked border included; it may hold no light.
+
+    Raises:
+        UnsupportedRawError: If the file is missing, damaged, constant or no Bayer RAW.
+    """
+    path = Path(path)
+    _check_file(path)
+    with _opened(path) as raw:
+        visible = _mosaic_of(raw, path)
+        pattern = _tile_pattern(raw)
+        cfa = cfa_from_pattern(pattern, raw.color_desc.decode(), file_name=path.name)
+        black = to_packed_order(raw.black_level_per_channel, pattern, cfa)
+        white = float(raw.white_level)
+        check_content(visible, black, white, path, needs_light=False)
+        return SensorFrame(
+            counts=raw.raw_image.copy(),
+            top=raw.sizes.top_margin,
+            left=raw.sizes.left_margin,
+            height=visible.shape[0],
+            width=visible.shape[1],
+            cfa=cfa,
+            black_level=black,
+            white_level=white,
+            metadata=build_metadata(_exif_of(raw, path), raw.other, raw.lens),
+            file_name=path.name,
+        )
 
 
 def load_metadata(path: str | Path) -> RawMetadata:

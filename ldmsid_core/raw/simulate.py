@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .noise import A7S2_BLACK_LEVEL, A7S2_WHITE_LEVEL, SensorNoise, add_sensor_noise
+from .cfa import packed_places
+from .noise import SensorLevels, SensorNoise, add_sensor_noise
 
 # XYZ (D65) -> camera, Sony ILCE-7S family, as Adobe publishes it in its DNG files.
 A7S2_XYZ_TO_CAMERA = (
@@ -104,19 +105,27 @@ def expose_dark(
     exposure_ratios: list[float],
     noises: list[SensorNoise],
     generator: torch.Generator,
+    levels: list[SensorLevels] | None = None,
 ) -> Tensor:
     """Counts that the sensor delivers when it gets `1 / exposure_ratio` of the light.
 
     Args:
-        mosaic: `(B, H, W)` noise-free, unit range of the sensor at full exposure.
+        mosaic: `(B, H, W)` noise-free, RGGB, unit range of the sensor at full exposure.
         exposure_ratios: One per image, >= 1.
         noises: One per image.
         generator: CPU generator.
+        levels: Black and white, one per image; None is the A7S II for all.
 
     Returns:
         `(B, H, W)` counts, whole numbers from 0 to the white level, black level included.
     """
-    span = A7S2_WHITE_LEVEL - A7S2_BLACK_LEVEL
+    ranges = [SensorLevels()] * len(noises) if levels is None else levels
+    black = torch.empty_like(mosaic)
+    for plane, (row, column) in enumerate(packed_places("RGGB")):
+        of_plane = torch.tensor([float(r.black[plane]) for r in ranges], dtype=mosaic.dtype)
+        black[:, row::2, column::2] = of_plane[:, None, None]
+    white = torch.tensor([float(r.white) for r in ranges], dtype=mosaic.dtype)[:, None, None]
     ratio = torch.tensor(exposure_ratios, dtype=mosaic.dtype)[:, None, None]
-    noisy = add_sensor_noise(mosaic * (span / ratio), noises, generator=generator)
-    return (noisy + A7S2_BLACK_LEVEL).round().clamp(0, A7S2_WHITE_LEVEL)
+    signal = mosaic * ((white - black) / ratio)
+    noisy = add_sensor_noise(signal, noises, generator=generator)
+    return torch.minimum((noisy + black).round().clamp(min=0), white)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..raw.noise import A7S2_BLACK_LEVEL, A7S2_WHITE_LEVEL, SensorNoise, a7s2_noise
+from ..raw.noise import SensorLevels, SensorNoise, a7s2_noise
+from ..raw.noise_cameras import NoiseCamera, find_camera
 from ..raw.packing import network_planes, normalise, pack_bayer
 from ..raw.simulate import (
     A7S2_WHITE_BALANCE,
@@ -33,6 +35,10 @@ class DarknessConfig:
         dark_exposure_ratio: Range of these.
         white_balance_spread: Standard deviation of the logarithm of the red and blue gains.
         matrix_spread: Standard deviation of each matrix entry, in units of the largest.
+        cameras: Whose noise and levels, one drawn evenly per image: bundled names or paths of
+            noise profiles. Of a camera that knows fewer ISOs, those within the range are drawn;
+            one whose ISOs are unknown is drawn from its joint law. Empty is the A7S II per ISO.
+            Colour stays that of the A7S II.
     """
 
     iso: tuple[float, float] = (100.0, 25600.0)
@@ -42,6 +48,7 @@ class DarknessConfig:
     dark_exposure_ratio: tuple[float, float] = (60.0, 300.0)
     white_balance_spread: float = 0.15
     matrix_spread: float = 0.015
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -52,6 +59,33 @@ class DarknessConfig:
                 raise ConfigError(f"Expected ranges with 1 <= low <= high, found {self}.")
         if not 0.0 <= self.dark_share <= 1.0:
             raise ConfigError(f"Expected dark_share in 0..1, found {self.dark_share}.")
+        if any(not isinstance(name, str) for name in self.cameras):
+            raise ConfigError(f"Expected cameras as names or paths, found {self.cameras}.")
+        for camera in self.noise_cameras:
+            for wanted in (self.iso, self.dark_iso):
+                _shared_isos(camera, wanted)
+
+    @cached_property
+    def noise_cameras(self) -> tuple[NoiseCamera, ...]:
+        """The cameras, read once.
+
+        Raises:
+            ConfigError: If one is unknown or its profile cannot be used.
+        """
+        return tuple(find_camera(name) for name in self.cameras)
+
+
+def _shared_isos(camera: NoiseCamera, wanted: tuple[float, float]) -> tuple[float, float]:
+    """The part of a range of ISOs that a camera knows; all of it where ISO plays no part."""
+    if camera.iso_range is None:
+        return wanted
+    low, high = max(wanted[0], camera.iso_range[0]), min(wanted[1], camera.iso_range[1])
+    if low > high:
+        raise ConfigError(
+            f"Expected ISOs of {camera.name} within {wanted[0]:g} to {wanted[1]:g}, found "
+            f"{camera.iso_range[0]:g} to {camera.iso_range[1]:g}; change iso and dark_iso."
+        )
+    return low, high
 
 
 def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
@@ -71,6 +105,15 @@ def _random_colour(rng: np.random.Generator, config: DarknessConfig, count: int)
     )
 
 
+def _random_sensor(
+    rng: np.random.Generator, config: DarknessConfig, isos: tuple[float, float]
+) -> tuple[SensorNoise, SensorLevels]:
+    if not config.noise_cameras:
+        return a7s2_noise(_log_uniform(rng, isos)), SensorLevels()
+    camera = config.noise_cameras[int(rng.integers(len(config.noise_cameras)))]
+    return camera.draw(_log_uniform(rng, _shared_isos(camera, isos)), rng), camera.levels
+
+
 def darken(image: Tensor, config: DarknessConfig, *, seed: tuple[int, ...]) -> Tensor:
     """Network input planes of dark RAWs of clean images.
 
@@ -86,29 +129,29 @@ def darken(image: Tensor, config: DarknessConfig, *, seed: tuple[int, ...]) -> T
     rng = np.random.default_rng(seed)
     count = image.shape[0]
     ratios: list[float] = []
-    noises: list[SensorNoise] = []
+    sensors: list[tuple[SensorNoise, SensorLevels]] = []
     for _ in range(count):
         dark = rng.random() < config.dark_share
         ratios.append(
             _log_uniform(rng, config.dark_exposure_ratio if dark else config.exposure_ratio)
         )
-        noises.append(a7s2_noise(_log_uniform(rng, config.dark_iso if dark else config.iso)))
+        sensors.append(_random_sensor(rng, config, config.dark_iso if dark else config.iso))
+    noises, levels = [noise for noise, _ in sensors], [level for _, level in sensors]
     colour = _random_colour(rng, config, count)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     counts = expose_dark(
-        scene_mosaic(image, colour), exposure_ratios=ratios, noises=noises, generator=generator
-    )
-    planes = normalise(
-        pack_bayer(counts, cfa="RGGB"),
-        black_level=(A7S2_BLACK_LEVEL,) * 4,
-        white_level=A7S2_WHITE_LEVEL,
-    )
+        scene_mosaic(image, colour), exposure_ratios=ratios, noises=noises, generator=generator,
+        levels=levels,
+    )  # fmt: skip
+    packed = pack_bayer(counts, cfa="RGGB")
     seen = [
         network_planes(
-            planes[i : i + 1],
+            normalise(
+                packed[i : i + 1], black_level=levels[i].black, white_level=levels[i].white
+            ),
             exposure_ratio=ratios[i],
             white_balance=colour.white_balance[i].tolist(),
         )
         for i in range(count)
-    ]
+    ]  # fmt: skip
     return torch.cat(seen)

@@ -1,4 +1,4 @@
-"""The `ldmsid` command: enhance, info, synth, score, train, evaluate, convert, check."""
+"""The `ldmsid` command: enhance, info, synth, score, train, evaluate, convert, check, prepare."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .cli_options import (
     threads_option,
     tile_options,
 )
+from .cli_prepare import prepare
 from .cli_weights import check, convert
 
 
@@ -235,6 +236,7 @@ def evaluate(**options: Any) -> None:
 
 main.add_command(convert)
 main.add_command(check)
+main.add_command(prepare)
 
 
 def run() -> None:

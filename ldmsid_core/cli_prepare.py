@@ -60,6 +60,12 @@ def prepare(dataset_folder: Path, workers: int | None, **options: Any) -> None:
         sys.exit(1)
 
 
+def _files(count: int, verb: str) -> str:
+    """A number of files as the subject of a sentence: is or are, was or were."""
+    plural = {"is": "are", "has": "have"}[verb]
+    return f"{count} file {verb}" if count == 1 else f"{count} files {plural}"
+
+
 def _report(made: PreparedSet) -> dict[str, Any]:
     pairs = [pair for _, pair in made.index.pairs]
     return {
@@ -84,13 +90,13 @@ def _print(made: PreparedSet, output: Path, *, quiet: bool) -> None:
             f"{made.kept} kept"
         )
         for flag, count in found["flagged"].items():
-            click.echo(f"{count} of them are flagged: {flag}")
+            click.echo(f"flagged {flag}: {count}")
     skipped = made.index.skipped
     if made.missing:
         lost = sum(skip.missing for skip in skipped)
         click.echo(
-            f"ldmsid: {len(made.missing)} files are missing, {lost} pairs were left out: "
-            f"{name_some(made.missing)}",
+            f"ldmsid: {_files(len(made.missing), 'is')} missing: {name_some(made.missing)}; pairs "
+            f"left out: {lost}",
             err=True,
         )
     for skip in skipped:
@@ -98,7 +104,7 @@ def _print(made: PreparedSet, output: Path, *, quiet: bool) -> None:
             click.echo(f"ldmsid: left out {skip.name}: {skip.reason}", err=True)
     if made.changed:
         click.echo(
-            f"ldmsid: {len(made.changed)} files changed since their shards were made, which were "
-            f"kept: {name_some(made.changed)}; --overwrite makes all anew.",
+            f"ldmsid: {_files(len(made.changed), 'has')} changed since shards were made of them: "
+            f"{name_some(made.changed)}; the shards were kept, --overwrite makes all anew.",
             err=True,
         )

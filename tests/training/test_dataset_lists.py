@@ -72,7 +72,7 @@ def test_sid_without_its_lists_is_refused(tmp_path: Path) -> None:
     _list(tmp_path, "train", "Sony/short/1_00_0.1s.ARW Sony/long/1_00_10s.ARW ISO1 F1")
     with pytest.raises(DatasetError, match=r"Sony_val_list\.txt.*does not exist"):
         list_pairs(tmp_path, kind="sid", split="val")
-    with pytest.raises(DatasetError, match="split odd .*found those of: none"):
+    with pytest.raises(DatasetError, match=r"split odd .*found those of: none"):
         list_pairs(tmp_path, kind="sid", split="odd")
     with pytest.raises(DatasetError, match="does not exist"):
         list_pairs(tmp_path / "nowhere", kind="sid")
@@ -104,7 +104,7 @@ def test_eld_of_several_cameras_or_none_is_refused(tmp_path: Path) -> None:
         list_pairs(tmp_path, kind="eld")
     for camera in ("NikonD850", "SonyA7S2"):
         (tmp_path / camera / "scene-1").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="NikonD850 and SonyA7S2.*one sensor"):
+    with pytest.raises(DatasetError, match=r"NikonD850 and SonyA7S2.*one sensor"):
         list_pairs(tmp_path, kind="eld")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +20,10 @@ from .bayer_flips import check_flips, flip_planes, flip_truth, spare_cells
 from .pairs import MISALIGNED
 from .shard_format import RawFacts, ShardPair, Window, read_window
 from .shard_index import Skipped, load_complete_index
-
-log = logging.getLogger(__name__)
+from .skips import ATTEMPTS, SkipList
 
 # Streams of random numbers of one seed: crops, order of an epoch.
 _CROPS, _ORDER = 11, 12
-_ATTEMPTS = 16
 
 
 @dataclass(frozen=True)
@@ -102,8 +98,7 @@ class PairedCrops:
                 f"Expected pairs of the split {split} in {folder}, found none without the flags "
                 f"{', '.join(leave_out) or '(none)'}; splits there: {known}."
             )
-        self._skipped: dict[str, Skipped] = {}
-        self._lock = threading.Lock()
+        self._skips = SkipList()
 
     def __len__(self) -> int:
         """Pairs that are drawn from."""
@@ -112,8 +107,7 @@ class PairedCrops:
     @property
     def skipped(self) -> list[Skipped]:
         """Pairs that could not be read so far, by name, each once; others took their places."""
-        with self._lock:
-            return [self._skipped[name] for name in sorted(self._skipped)]
+        return self._skips.listed()
 
     def batch(self, step: int, *, count: int, crop: int) -> PairedBatch:
         """The crops of a step.
@@ -152,7 +146,7 @@ class PairedCrops:
         """One crop; pairs that cannot be read are noted and replaced, always by the same others."""
         rng = np.random.default_rng((self._seed, _CROPS, step, place))
         number = self._in_order(step * count + place)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             file, pair, raw = self._pairs[number]
             flipped = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
             if self._flips == "none":
@@ -162,12 +156,12 @@ class PairedCrops:
                 counts = read_window(self._folder / file, pair.planes, window)
                 truth = read_window(self._folder / file, pair.truth, window)
             except DatasetError as error:
-                self._note(pair, error)
+                self._skips.add(pair.name, error)
                 number = int(rng.integers(len(self._pairs)))
                 continue
             return *self._ready(counts, truth, pair, raw, flipped), pair
         raise DatasetError(
-            f"Expected readable shards in {self._folder}, but {_ATTEMPTS} pairs in a row could not "
+            f"Expected readable shards in {self._folder}, but {ATTEMPTS} pairs in a row could not "
             f"be read, the last {pair.name}; run `ldmsid prepare` again."
         )
 
@@ -175,12 +169,6 @@ class PairedCrops:
         epoch, place = divmod(position, len(self._pairs))
         order = np.random.default_rng((self._seed, _ORDER, epoch)).permutation(len(self._pairs))
         return int(order[place])
-
-    def _note(self, pair: ShardPair, error: DatasetError) -> None:
-        with self._lock:
-            if pair.name not in self._skipped:
-                log.warning("left out of training: %s: %s", pair.name, error)
-                self._skipped[pair.name] = Skipped(pair.name, str(error))
 
     def _ready(
         self,

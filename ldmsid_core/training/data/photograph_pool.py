@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from ...errors import ConfigError, DatasetError
 from .shard_format import ShardPair, Window, read_window
-from .shard_index import load_complete_index
+from .shard_index import Skipped, load_complete_index
+from .skips import ATTEMPTS, SkipList
 
 _STREAM = 13
 # A crop shows at most this many times its side, scaled down: photographs are often soft at 1:1.
@@ -49,10 +50,16 @@ class PhotographPool:
                 f"Expected photographs of the split {split} in {folder}, found none; see what "
                 "`ldmsid prepare` left out."
             )
+        self._skips = SkipList()
 
     def __len__(self) -> int:
         """Photographs."""
         return len(self._pictures)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Photographs that could not be read so far, by name; others took their places."""
+        return self._skips.listed()
 
     def batch(self, step: int, *, count: int, crop: int) -> Tensor:
         """Crops at random scale, mirrored or not.
@@ -67,7 +74,7 @@ class PhotographPool:
 
         Raises:
             ConfigError: If no photograph is as large as the crop.
-            DatasetError: If a shard cannot be read.
+            DatasetError: If too many photographs in a row cannot be read.
         """
         large = [
             (file, pair) for file, pair in self._pictures if min(pair.height, pair.width) >= crop
@@ -78,12 +85,29 @@ class PhotographPool:
                 f"Expected crops of at most {most} pixels, the smaller side of the largest "
                 f"photograph in {self._folder}, found {crop}; choose a smaller crop."
             )
-        rng = np.random.default_rng((self._seed, _STREAM, step))
         return torch.stack(
-            [self._one(rng, *large[int(rng.integers(len(large)))], crop) for _ in range(count)]
+            [
+                self._one(np.random.default_rng((self._seed, _STREAM, step, place)), large, crop)
+                for place in range(count)
+            ]
         )
 
-    def _one(self, rng: np.random.Generator, file: str, pair: ShardPair, crop: int) -> Tensor:
+    def _one(
+        self, rng: np.random.Generator, large: list[tuple[str, ShardPair]], crop: int
+    ) -> Tensor:
+        """One crop; what cannot be read is noted and replaced, always by the same other."""
+        for _ in range(ATTEMPTS):
+            file, pair = large[int(rng.integers(len(large)))]
+            try:
+                return self._crop(rng, file, pair, crop)
+            except DatasetError as error:
+                self._skips.add(pair.long, error)
+        raise DatasetError(
+            f"Expected readable shards in {self._folder}, but {ATTEMPTS} photographs in a row "
+            "could not be read; run `ldmsid prepare` again."
+        )
+
+    def _crop(self, rng: np.random.Generator, file: str, pair: ShardPair, crop: int) -> Tensor:
         largest = min(pair.height, pair.width, _LARGEST_SCALE * crop)
         side = int(np.exp(rng.uniform(np.log(crop), np.log(largest))))
         top = int(rng.integers(0, pair.height - side + 1))

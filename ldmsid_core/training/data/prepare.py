@@ -180,8 +180,11 @@ def prepare_dataset(
     fresh = ShardIndex(kind, split, _plan_digest(kind, dealt))
     index = _begin(output, fresh, overwrite=overwrite)
     jobs = [ShardJob(number, folder, output, part) for number, part in enumerate(dealt)]
-    todo = [job for job in jobs if _is_to_make(job, index.shards.get(job.number))]
-    todo = [replace(job, replaces=overwrite or _is_ours(output / job.file)) for job in todo]
+    todo = []
+    for job in jobs:
+        if _is_to_make(job, index.shards.get(job.number)):
+            todo.append(replace(job, replaces=overwrite or _is_ours(output / job.file)))
+        progress(job.number + 1 - len(todo), len(jobs))
     kept = {n: entry for n, entry in index.shards.items() if n not in {j.number for j in todo}}
     if kind != "folder":
         _check_cameras(folder, todo, kept)
@@ -226,7 +229,6 @@ def _make_all(
 ) -> ShardIndex:
     """Make the shards; the index is written as they come, and when the run is cut short."""
     shards, saved = dict(index.shards), time.monotonic()
-    progress(len(shards), total)
     try:
         for entry in _finished(todo, workers):
             shards[entry.number] = entry

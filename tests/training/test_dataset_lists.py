@@ -185,6 +185,11 @@ def test_ratio_of_the_list_is_held_against_exif() -> None:
     assert settle_ratio(eld, short, long) == (pytest.approx(200.0), (RATIO_DIFFERS,))
     assert settle_ratio(SourcePair("s", "l"), short, long)[0] == pytest.approx(200.0)
     assert settle_ratio(eld, RawMetadata(), long) == (100.0, ())
+    capped = SourcePair("s", "l", 300.0, largest_ratio=300.0)
+    assert settle_ratio(capped, RawMetadata(shutter_s=0.025), RawMetadata(shutter_s=10.0)) == (
+        300.0,
+        (),
+    )
     with pytest.raises(DatasetError, match="neither"):
         settle_ratio(SourcePair("s", "l"), RawMetadata(), long)
 

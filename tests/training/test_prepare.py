@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from PIL import Image
 from ldmsid_core.errors import DatasetError, OutputError
 from ldmsid_core.raw.libraw_develop import develop_truth
 from ldmsid_core.raw.loader import load_raw
-from ldmsid_core.raw.packing import pack_bayer
+from ldmsid_core.raw.packing import normalise, pack_bayer
 from ldmsid_core.training.data import make_shard as make_shard_module
 from ldmsid_core.training.data.exposures import RATIO_DIFFERS
 from ldmsid_core.training.data.make_shard import sensor_counts
@@ -46,6 +47,14 @@ def test_counts_come_back_exactly_from_normalised_planes(tmp_path: Path, cfa: An
     mosaic = write_test_dng(tmp_path / "a.dng", cfa=cfa, white_level=65535)
     packed = pack_bayer(torch.from_numpy(mosaic.astype(np.int32))[None], cfa=cfa)[0]
     assert np.array_equal(sensor_counts(load_raw(tmp_path / "a.dng")), packed.numpy())
+
+
+def test_every_16_bit_count_survives_normalising(tmp_path: Path) -> None:
+    write_test_dng(tmp_path / "a.dng")
+    counts = torch.arange(65536).reshape(1, 1, 256, 256).expand(1, 4, 256, 256)
+    levels = {"black_level": (0.0, 511.0, 512.0, 513.0), "white_level": 16383.0}
+    raw = replace(load_raw(tmp_path / "a.dng"), planes=normalise(counts, **levels), **levels)
+    assert np.array_equal(sensor_counts(raw), counts[0].numpy())
 
 
 def test_shards_hold_the_counts_and_the_developed_truth(tmp_path: Path) -> None:

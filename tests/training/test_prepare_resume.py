@@ -31,6 +31,26 @@ def dies(tensors, name, metadata):
 shard_format.save_file = dies
 prepare.prepare_dataset(Path(sys.argv[1]), Path(sys.argv[2]), kind="sid")
 """
+# Dies when a shard is in its place, before the index can tell of it.
+KILLED_AFTER_A_SHARD = """
+import os, signal, sys
+from pathlib import Path
+from ldmsid_core.training.data import prepare
+make = prepare.make_shard
+def dies(job):
+    make(job)
+    os.kill(os.getpid(), signal.SIGKILL)
+prepare.make_shard = dies
+prepare.prepare_dataset(Path(sys.argv[1]), Path(sys.argv[2]), kind="sid")
+"""
+
+
+def run_killed(code: str, sid: Path, out: Path) -> int:
+    """Exit code of a process that prepares and kills itself."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, str(sid), str(out)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    ).returncode  # fmt: skip
 
 
 def shard_files(folder: Path) -> dict[str, bytes]:
@@ -47,11 +67,7 @@ def prepared(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     sid, out = tmp_path / "sid", tmp_path / "out"
     write_sid(sid, scenes=4, shorts=1)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", KILLED, str(sid), str(out)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL
+    assert run_killed(KILLED, sid, out) == -signal.SIGKILL
     assert list(shard_files(out)) == ["shard-00000.safetensors", "shard-00001.safetensors"]
     assert len(list(out.glob(".shard-00002.*.partial.safetensors"))) == 1
     with pytest.raises(DatasetError, match="interrupted after 2"):
@@ -63,6 +79,19 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert not list(out.glob(".*"))
     prepare_dataset(sid, tmp_path / "straight", kind="sid")
     assert shard_files(out) == shard_files(tmp_path / "straight")
+
+
+def test_killed_when_a_mended_shard_was_made_again(tmp_path: Path) -> None:
+    sid, out = tmp_path / "sid", tmp_path / "out"
+    listed = write_sid(sid, scenes=3, shorts=2)
+    kept_aside = (sid / listed[4][0]).read_bytes()
+    (sid / listed[4][0]).unlink()
+    prepare_dataset(sid, out, kind="sid")
+    (sid / listed[4][0]).write_bytes(kept_aside)
+    assert run_killed(KILLED_AFTER_A_SHARD, sid, out) == -signal.SIGKILL
+    mended = prepare_dataset(sid, out, kind="sid")
+    assert (mended.made, mended.kept, mended.index.skipped) == (1, 2, [])
+    load_complete_index(out, whole=True)
 
 
 def test_a_shard_that_the_index_never_learned_of_is_made_again(

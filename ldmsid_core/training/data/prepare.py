@@ -227,8 +227,13 @@ def _make_all(
     workers: int,
     progress: Callable[[int, int], None],
 ) -> ShardIndex:
-    """Make the shards; the index is written as they come, and when the run is cut short."""
+    """Make the shards; the index is written as they come, and when the run is cut short.
+
+    It forgets shards to be made again before they are: killed or not, it never means another file.
+    """
     shards, saved = dict(index.shards), time.monotonic()
+    if todo:
+        save_index(output, replace(index, complete=False))
     try:
         for entry in _finished(todo, workers):
             shards[entry.number] = entry

@@ -1,4 +1,4 @@
-"""The `ldmsid` command: enhance, info, synth, score, train, evaluate, convert, check, calibrate."""
+"""The `ldmsid` command and what it does not share with its parts."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .cli_options import (
     threads_option,
     tile_options,
 )
+from .cli_prepare import prepare
 from .cli_weights import check, convert
 
 
@@ -243,6 +244,7 @@ def evaluate(**options: Any) -> None:
 main.add_command(convert)
 main.add_command(check)
 main.add_command(calibrate)
+main.add_command(prepare)
 
 
 def run() -> None:

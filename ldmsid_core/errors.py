@@ -27,6 +27,10 @@ class ConfigError(LdmSidError, ValueError):
     """A setting is unknown or out of range."""
 
 
+class DatasetError(LdmSidError, ValueError):
+    """A training set is incomplete, damaged or of another kind."""
+
+
 class NonFiniteError(LdmSidError, ArithmeticError):
     """NaN or infinity where a number was expected."""
 

@@ -44,7 +44,7 @@ ALLOWED = {
     "evaluation": {"errors", "output", "raw", "evaluation"},
     "training": {
         "errors", "wavelet", "raw", "taming", "hosts", "output", "training", "model_files",
-        "sampling_grid",
+        "sampling_grid", "weight_file",
     },
 }  # fmt: skip
 OUTSIDE = {"diffusers": ("hosts", "training"), "rawpy": ("raw/loader.py",), "click": ("cli",)}

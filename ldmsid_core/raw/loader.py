@@ -91,6 +91,14 @@ def _opened(path: Path) -> Iterator[rawpy.RawPy]:
         ) from error
 
 
+@contextmanager
+def opened_raw(path: Path) -> Iterator[rawpy.RawPy]:
+    """A checked and opened file, for a sibling that asks LibRaw for more than the counts."""
+    _check_file(path)
+    with _opened(path) as raw:
+        yield raw
+
+
 def _tile_pattern(raw: rawpy.RawPy) -> NDArray[np.uint8]:
     """Colour indices of the 2x2 tile at the top left of the visible area."""
     top, left = raw.sizes.top_margin, raw.sizes.left_margin

@@ -1,0 +1,1 @@
+"""Training sets: what a folder holds, shards made of it, batches drawn from them."""

@@ -1,4 +1,4 @@
-"""Camera file -> `PackedRaw`, through LibRaw; the only place that imports rawpy."""
+"""Camera file -> `PackedRaw`, through LibRaw."""
 
 from __future__ import annotations
 
@@ -88,6 +88,18 @@ def _opened(path: Path) -> Iterator[rawpy.RawPy]:
             f"Expected a RAW file that LibRaw {version} can unpack, but {path} is not: {text}. It "
             "may be damaged, truncated, or compressed in a way that LibRaw does not know."
         ) from error
+
+
+@contextmanager
+def opened_raw(path: Path) -> Iterator[rawpy.RawPy]:
+    """A camera file opened by LibRaw, for what else can be made of it.
+
+    Raises:
+        UnsupportedRawError: If the file is missing, or LibRaw cannot read it.
+    """
+    _check_file(path)
+    with _opened(path) as raw:
+        yield raw
 
 
 def _tile_pattern(raw: rawpy.RawPy) -> NDArray[np.uint8]:

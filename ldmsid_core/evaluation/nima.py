@@ -49,7 +49,8 @@ class Nima:
         shares = bins[0].double()
         total = float(shares.sum())
         if not abs(total - 1.0) <= _SUM_TOLERANCE or bool((shares < 0).any()):
-            raise self._refusal(f"its ten values add up to {total:.4g}")
+            lowest = float(shares.min())
+            raise self._refusal(f"its values add up to {total:.4g}, the lowest is {lowest:.4g}")
         return float((shares * torch.arange(1, BINS + 1)).sum() / total)
 
     def _refusal(self, what: str) -> CheckpointError:

@@ -68,9 +68,10 @@ def develop_fbdd(path: str | Path, *, exposure_ratio: float) -> Tensor:
     with opened_raw(path) as raw:
         if raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2):
             cfa_from_pattern(raw.raw_pattern, "", file_name=path.name)
+        # Development overwrites it with the flip that it was told to use.
+        orientation = int(raw.sizes.flip)
         _amplify(raw, ratio)
         linear = _linear(raw)
-        orientation = int(raw.sizes.flip)
     height, width = (side // 2 for side in linear.shape[:2])
     blocks = linear[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
     small = torch.from_numpy(blocks.mean(axis=(1, 3), dtype=np.float32) / np.float32(65535.0))

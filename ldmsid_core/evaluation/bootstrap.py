@@ -17,6 +17,8 @@ from ..errors import ConfigError
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
+# Below, even unanimous scenes could come from chance at this level: 2 / 2**5 > 0.05.
+_FEWEST_SCENES = 6
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether both ends lie on one side of 0."""
-        return self.low is not None and self.high is not None and self.low * self.high > 0
+        """Whether both ends lie on one side of 0, and scenes are enough to say so."""
+        if self.low is None or self.high is None or self.scenes < _FEWEST_SCENES:
+            return False
+        return self.low * self.high > 0
 
 
 def bootstrap_mean(

@@ -178,8 +178,8 @@ def _difference_tables(evaluation: Evaluation) -> list[str]:
     reference = _escaped(scores.routes[0])
     return [
         "<h2>Differences on the same pictures</h2>",
-        f"<p>Route minus {reference}, paired by picture. Bold: the interval leaves out zero; where "
-        "it does not, the data do not tell the two apart.</p>",
+        f"<p>Route minus {reference}, paired by picture. Bold: the interval of at least six "
+        "scenes leaves out zero; elsewhere the data do not tell the two apart.</p>",
         *(_differences(scores, part, evaluation.ruler.metrics) for part in scores.parts()),
     ]
 

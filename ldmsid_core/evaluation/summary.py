@@ -50,8 +50,8 @@ class Evaluation:
         scenes = len({row.scene for row in self.scores.common})
         if scenes < _FEW_SCENES:
             notes.append(
-                f"intervals: drawn from {scenes} scene{'s' if scenes > 1 else ''}; from so few they "
-                "are too narrow, read them as a spread only"
+                f"intervals: scenes drawn from are {scenes}; from so few the intervals are too "
+                "narrow, read them as a spread only"
             )
         for metric in self.ruler.metrics:
             lacking = sum(row.values[metric.key] is None for row in self.scores.rows)

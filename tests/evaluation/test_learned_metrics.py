@@ -199,7 +199,7 @@ def test_clip_input_is_the_middle_square() -> None:
 
 
 def test_clip_folders_that_serve_not(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="but .* is none; check it"):
+    with pytest.raises(CheckpointError, match=r"but .* is none; check it"):
         load_clip(tmp_path / "absent")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_clip(tmp_path)

@@ -128,7 +128,7 @@ def test_a_cut_png16_is_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "a.png").read_bytes()
     for length in (30, 60, len(whole) - 40):
         (tmp_path / "a.png").write_bytes(whole[:length])
-        with pytest.raises(ConfigError, match="a.png cannot be read"):
+        with pytest.raises(ConfigError, match=r"a.png cannot be read"):
             read_picture(tmp_path / "a.png")
 
 
@@ -137,7 +137,7 @@ def test_sizes(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="found 10x40 in"):
         read_picture(tmp_path / "a.png")
     check_same_size((3, 4), (3, 4), "a", "b")
-    with pytest.raises(ShapeError, match="found 3x4 in a.png and 4x3 in b.png"):
+    with pytest.raises(ShapeError, match=r"found 3x4 in a.png and 4x3 in b.png"):
         check_same_size((3, 4), (4, 3), "a.png", "b.png")
 
 
@@ -152,7 +152,7 @@ def test_files_by_stem(tmp_path: Path) -> None:
     folder = touch(tmp_path / "r", "b.PNG", "a.tif", "notes.txt", ".hidden.png")
     assert list(list_files(folder, (".png", ".tif"), "results")) == ["a", "b"]
     touch(folder, "a.png")
-    with pytest.raises(ConfigError, match="found a.png and a.tif"):
+    with pytest.raises(ConfigError, match=r"found a.png and a.tif"):
         list_files(folder, (".png", ".tif"), "results")
     with pytest.raises(ConfigError, match="found none among 3 files"):
         list_files(touch(tmp_path / "t", "a.jpg", "b.jpg", "c"), (".png",), "PNG results")

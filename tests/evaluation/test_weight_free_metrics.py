@@ -185,7 +185,7 @@ def test_values_beyond_unit_range_are_clipped_first() -> None:
 def test_choice_of_metrics() -> None:
     assert [m.key for m in choose_metrics("gmsd_y, psnr_rgb")] == ["psnr_rgb", "gmsd_y"]
     assert choose_metrics(None) == WEIGHT_FREE
-    with pytest.raises(ConfigError, match="among psnr_rgb.*found 'vmaf'"):
+    with pytest.raises(ConfigError, match=r"among psnr_rgb.*found 'vmaf'"):
         choose_metrics("psnr_rgb,vmaf")
 
 

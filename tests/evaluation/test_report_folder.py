@@ -107,9 +107,9 @@ def test_page_says_what_is_absent_and_defines_every_metric() -> None:
 
 def test_best_means_and_clear_differences_are_bold() -> None:
     bold = Page(page(evaluation(images=7))).bold
-    # Means .63 and .53 over seven images, which are also one group: three metrics with four
-    # decimals want more, GMSD less.
-    assert bold.count("0.6300") == 2 * 3 and bold.count("0.5300") == 2 * 1
+    # Means .63 and .53 over seven images, and also in both ratios and the one group: three
+    # metrics with four decimals want more, GMSD less.
+    assert bold.count("0.6300") == 4 * 3 and bold.count("0.5300") == 4 * 1
     assert "+0.1000" in bold
     # Five scenes that agree may do so by chance.
     assert "+0.1000" not in Page(page(evaluation(images=5))).bold

@@ -2,8 +2,8 @@
 
 FBDD works on the mosaic before demosaicing and is skipped at half size, so the file is developed
 at full size into linear light and averaged over 2x2 pixels. LibRaw's other denoiser, the wavelet
-threshold (`noise_thr`), writes beyond its memory in the release that rawpy 0.28 carries and ends
-the process, so it is not used.
+threshold (`noise_thr`), crashed the process on every file tried with rawpy 0.28 (LibRaw 0.22.2),
+so it is not used.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from .cli_calibrate import calibrate
+from .cli_evaluate_command import evaluate
 from .cli_options import (
     device_option,
     dtype_option,
@@ -209,42 +210,11 @@ def train(config: Path, output: Path, threads: int | None, quiet: bool) -> None:
     click.echo(f"{files.host}\n{files.taming}")
 
 
-@main.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=None,
-              help="Folder for sheets and the table as JSON.")  # fmt: skip
-@click.option("--ratios", default="100,250,300", show_default=True, help="Exposure ratios.")
-@click.option("--iso", type=float, default=1600.0, show_default=True)
-@click.option(
-    "--host",
-    type=click.Path(path_type=Path),
-    help="Stable Diffusion: file, folder or name; default: embedded.",
-)
-@click.option("--taming", type=click.Path(path_type=Path),
-              help="Taming file or its name; default: embedded.")  # fmt: skip
-@steps_option
-@seed_option
-@device_option
-@dtype_option
-@threads_option
-@overwrite_option
-@quiet_option
-@json_option
-@one_clear_line
-def evaluate(**options: Any) -> None:
-    """Compare the model with classical routes on photographs it never saw."""
-    from .cli_evaluate import evaluate_model
-
-    set_threads(options.pop("threads"))
-    as_json = options.pop("as_json")
-    steps = options.pop("steps")
-    table = evaluate_model(**options, **({} if steps is None else {"steps": steps}))
-    click.echo(json.dumps(table.rows) if as_json else table.to_markdown())
-
-
 main.add_command(convert)
 main.add_command(check)
 main.add_command(calibrate)
 main.add_command(prepare)
+main.add_command(evaluate)
 
 
 def run() -> None:

@@ -156,7 +156,7 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
                     return _estimate(path, planes, engine)
                 result = _picture(raw, ratio, region, job, engine)
         except (RuntimeError, MemoryError) as error:
-            raise _explain(error, raw) from error
+            raise explain_failure(error, raw) from error
     report = {
         "raw": str(path),
         "output": str(output),
@@ -243,7 +243,7 @@ def _bars(
         )
 
 
-def _explain(error: RuntimeError | MemoryError, raw: PackedRaw) -> LdmSidError:
+def explain_failure(error: RuntimeError | MemoryError, raw: PackedRaw) -> LdmSidError:
     """What PyTorch could not compute, as one clear line: mostly memory."""
     if not is_out_of_memory(error):
         return LdmSidError(

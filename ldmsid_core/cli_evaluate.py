@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .cli_evaluate_measure import MeasureOptions, Measuring
 from .cli_synth import dark_counts
 from .errors import ConfigError
 from .evaluation.classical import ROUTES, STRENGTHS, denoise_counts
 from .evaluation.metrics import FloatImage, psnr_rgb, ssim_rgb
+from .evaluation.pairing import Pair
 from .evaluation.sheet import save_sheet, to_float_image
 from .evaluation.table import Row, ScoreTable
 from .hosts.dtypes import choose_device, choose_dtype
@@ -26,7 +29,7 @@ from .output.atomic import check_folder, refuse_existing, written_atomically
 from .pipeline import enhance
 from .raw.develop import develop_planes
 from .raw.noise import A7S2_BLACK_LEVEL, A7S2_WHITE_LEVEL, SensorNoise, a7s2_noise
-from .raw.packed_raw import PackedRaw, RawMetadata
+from .raw.packed_raw import PackedRaw, RawMetadata, apply_orientation
 from .raw.packing import check_exposure_ratio, normalise, pack_bayer
 from .raw.simulate import A7S2_WHITE_BALANCE, A7S2_XYZ_TO_CAMERA
 from .sampling_grid import DEFAULT_STEPS
@@ -34,6 +37,11 @@ from .taming.checkpoint import load_taming
 from .training.photographs import EVALUATION_PHOTOGRAPHS, load_photograph
 
 MODEL_ROUTE = "LDM-SID"
+STRENGTHS_NOTE = (
+    f"BayesShrink and non-local means: best of the strengths {', '.join(map(str, STRENGTHS))} for "
+    "each metric by itself, chosen with the truth, which the model never sees; sheets show the "
+    "middle one"
+)
 
 
 def parse_ratios(text: str) -> list[float]:
@@ -73,9 +81,15 @@ def simulated_raw(counts: NDArray[np.uint16], name: str) -> PackedRaw:
 def classical_results(
     raw: PackedRaw, noise: SensorNoise, ratio: float
 ) -> dict[str, list[FloatImage]]:
-    """Every classical route's pictures, one per strength, with true noise, balance and matrix."""
-    span = A7S2_WHITE_LEVEL - A7S2_BLACK_LEVEL
-    signal = raw.planes[0].double().numpy() * span
+    """Every classical route's pictures, one per strength, upright, with the file's own colour.
+
+    Args:
+        raw: The file: its levels, balance, matrix and orientation are used.
+        noise: Of its counts.
+        ratio: Exposure ratio.
+    """
+    spans = raw.white_level - np.asarray(raw.black_level, np.float64)[:, None, None]
+    signal = raw.planes[0].double().numpy() * spans
     results: dict[str, list[FloatImage]] = {}
     for name, denoiser in ROUTES.items():
         clean = (
@@ -83,17 +97,17 @@ def classical_results(
             if denoiser is None
             else [denoise_counts(signal, noise, denoiser, s) for s in STRENGTHS]
         )
-        results[name] = [_developed(light * (ratio / span)) for light in clean]
+        results[name] = [_developed(light * (ratio / spans), raw) for light in clean]
     return results
 
 
-def _developed(light: NDArray[np.float64]) -> FloatImage:
+def _developed(light: NDArray[np.float64], raw: PackedRaw) -> FloatImage:
     picture = develop_planes(
         torch.from_numpy(light)[None],
-        white_balance=A7S2_WHITE_BALANCE,
-        xyz_to_camera=A7S2_XYZ_TO_CAMERA,
+        white_balance=raw.white_balance,
+        xyz_to_camera=raw.xyz_to_camera,
     )
-    return to_float_image(picture)
+    return to_float_image(apply_orientation(picture, raw.orientation))
 
 
 def _rows(name: str, ratio: float, pictures: dict[str, list[FloatImage]],
@@ -124,12 +138,13 @@ def evaluate_model(
     dtype: str = "auto",
     overwrite: bool = False,
     quiet: bool = False,
+    options: MeasureOptions | None = None,
 ) -> ScoreTable:
-    """Score model and classical routes; optionally write sheets and the table.
+    """Score model and classical routes; optionally write sheets, the table and a report.
 
     Args:
-        output: Folder for `NAME_xRATIO.png` (each route at its best PSNR, model, truth) and
-            `scores.json`.
+        output: Folder for `NAME_xRATIO.png` (each route at its best PSNR, model, truth),
+            `scores.json` and the report with all metrics.
         ratios: Comma-separated.
         iso: Of the simulated A7S II.
         host: Host weights; None is the embedded model.
@@ -140,6 +155,7 @@ def evaluate_model(
         dtype: As for `enhance`.
         overwrite: Replace older sheets and scores.
         quiet: No progress bar.
+        options: What the report measures by; its folder is `output`.
 
     Raises:
         ConfigError: If ratios, ISO, device or dtype are none.
@@ -152,6 +168,8 @@ def evaluate_model(
             refuse_existing(output / f"{name}_x{ratio:g}.png", overwrite=overwrite)
         refuse_existing(output / "scores.json", overwrite=overwrite)
         check_folder(output)
+    measured = replace(options or MeasureOptions(), output=output, overwrite=overwrite)
+    measuring = None if output is None else Measuring.begin(measured, len(cases))
     where = choose_device(device)
     precision = choose_dtype(dtype, where)
     loaded_host = load_host(find_model(host, EMBEDDED.host), dtype=precision)
@@ -172,14 +190,20 @@ def evaluate_model(
             )
             pictures[MODEL_ROUTE] = [to_float_image(result.image)]
             rows += _rows(name, ratio, pictures, truth)
-            if output is not None:
+            if output is not None and measuring is not None:
+                ordered = {MODEL_ROUTE: pictures[MODEL_ROUTE], **pictures}
+                measuring.add(Pair(name, Path(f"{name}.png"), ratio), ordered, truth)
                 shown = [
                     max(found, key=partial(psnr_rgb, truth=truth)) for found in pictures.values()
                 ]
                 sheet = output / f"{name}_x{ratio:g}.png"
                 save_sheet(sheet, [*shown, truth], overwrite=overwrite)
     table = ScoreTable(rows)
-    if output is not None:
+    if output is not None and measuring is not None:
+        measuring.notes.append(STRENGTHS_NOTE)
+        settings = {"ratios": ratios, "iso": iso, "steps": steps, "seed": seed,
+                    "host": loaded_host.name, "taming": loaded_taming.name}  # fmt: skip
+        measuring.finish("LDM-SID against classical routes on simulated RAW files", settings)
         with written_atomically(output / "scores.json", overwrite=overwrite) as draft:
             draft.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return table

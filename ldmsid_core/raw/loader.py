@@ -1,4 +1,4 @@
-"""Camera file -> `PackedRaw`, through LibRaw; the only place that imports rawpy."""
+"""Camera file -> `PackedRaw`, through LibRaw."""
 
 from __future__ import annotations
 
@@ -93,7 +93,11 @@ def _opened(path: Path) -> Iterator[rawpy.RawPy]:
 
 @contextmanager
 def opened_raw(path: Path) -> Iterator[rawpy.RawPy]:
-    """A checked and opened file, for a sibling that asks LibRaw for more than the counts."""
+    """A camera file opened by LibRaw, for what else can be made of it.
+
+    Raises:
+        UnsupportedRawError: If the file is missing, or LibRaw cannot read it.
+    """
     _check_file(path)
     with _opened(path) as raw:
         yield raw

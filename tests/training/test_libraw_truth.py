@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ldmsid_core.errors import UnsupportedRawError
 from ldmsid_core.raw.cfa import CFA_PATTERNS, CfaPattern
+from ldmsid_core.raw.develop_libraw import develop_truth
 from ldmsid_core.raw.dng import DngHeader, write_dng
-from ldmsid_core.raw.libraw_develop import develop_truth
 from ldmsid_core.raw.loader import load_raw
 
 

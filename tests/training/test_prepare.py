@@ -23,7 +23,7 @@ from helpers.raws import need_raw, write_test_dng
 from PIL import Image
 
 from ldmsid_core.errors import DatasetError, OutputError
-from ldmsid_core.raw.libraw_develop import develop_truth
+from ldmsid_core.raw.develop_libraw import develop_truth
 from ldmsid_core.raw.loader import load_raw
 from ldmsid_core.raw.packing import normalise, pack_bayer
 from ldmsid_core.training.data import make_shard as make_shard_module

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, DatasetError, UnsupportedRawError
-from ...raw.libraw_develop import develop_truth
+from ...raw.develop_libraw import develop_truth
 from ...raw.loader import load_raw
 from ...raw.packed_raw import PackedRaw, RawMetadata
 from ...weight_file import sha256_of

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ...errors import DatasetError
-from ...raw.libraw_develop import develop_truth
+from ...raw.develop_libraw import develop_truth
 from ...raw.loader import RAW_EXTENSIONS, load_raw
 from .pairs import SourcePair, check_dataset_folder, select_split
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,12 @@ def _training_options(command: _Command) -> _Command:
     return command
 
 
+def _say(text: str) -> None:
+    """Print once, however many processes a launcher started."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(text)
+
+
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
@@ -48,7 +55,7 @@ def train(config: Path, output: Path, threads: int | None, **options: Any) -> No
     set_threads(threads)
     chosen = load_training_config(find_training_config(config))
     files = train_model(chosen, output, options=RunOptions(**options))
-    click.echo(f"{files.host}\n{files.taming}")
+    _say(f"{files.host}\n{files.taming}")
 
 
 @click.command()
@@ -68,4 +75,4 @@ def ablate(config: Path, output: Path, threads: int | None, **options: Any) -> N
 
     set_threads(threads)
     chosen = load_training_config(find_training_config(config))
-    click.echo(str(run_ablations(chosen, output, options=RunOptions(**options))))
+    _say(str(run_ablations(chosen, output, options=RunOptions(**options))))

@@ -40,7 +40,7 @@ def no_change_unet(config: UNetTamingConfig) -> UNetTaming:
     """The smallest UNet taming for a host's shape that changes nothing, bit for bit."""
     levels = len(config.widths)
     encoder = StructureEncoderConfig(
-        width=32, multipliers=(1,) * levels, blocks=1, attention_levels=(), heads=1, features=32
+        width=64, multipliers=(1,) * levels, blocks=1, attention_levels=(), heads=1, features=64
     )
     shape = UNetTamingConfig(encoder, config.widths, config.blocks, hidden=1, kind="identity")
     with torch.random.fork_rng(devices=[]):

@@ -31,7 +31,7 @@ QUIET = RunOptions(quiet=True, on_cpu=True)
 WIDTHS = (64, 64, 128, 128)
 SHAPES: dict[str, Any] = {
     "unet_modules": {
-        "encoder": {"width": 32, "features": 32},
+        "encoder": {"width": 64, "features": 64},
         "widths": list(WIDTHS), "hidden": 8, "kind": "released",
     },
     "decoder_modules": {"widths": [64, 64, 64]},

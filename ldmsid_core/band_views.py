@@ -21,12 +21,13 @@ def amplified_low_band(bands: SubBands, raw: PackedRaw, recipe: InputRecipe) -> 
     Args:
         bands: Split with `recipe`.
         raw: The file they came from.
-        recipe: Tells which white balance the planes already had.
+        recipe: Tells which white balance the planes already had, and what they were split into.
 
     Returns:
         `(B, 3, h, w)` unit range, one pixel a latent.
     """
-    gain = 2.0**LEVELS  # a flat picture's ll doubles at each level
+    # A flat picture's ll doubles at each level of the wavelet.
+    gain = 2.0**LEVELS if recipe.bands == "dwt" else 1.0
     light = (bands.ll[LEVELS - 1].float() / gain + 1.0) / 2.0
     had = recipe_white_balance(raw, recipe)
     left = [wanted / given for wanted, given in zip(raw.white_balance, had, strict=True)]

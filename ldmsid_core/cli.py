@@ -1,4 +1,4 @@
-"""The `ldmsid` command and what it does not share with its parts."""
+"""The `ldmsid` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .cli_options import (
     tile_options,
 )
 from .cli_prepare import prepare
+from .cli_train import ablate, train
 from .cli_weights import check, convert
 
 
@@ -188,29 +189,9 @@ def score(raw: Path, result: Path, truth: Path, as_json: bool, **options: Any) -
         click.echo(f"{name.ljust(10)} PSNR {values['psnr']:.2f} dB  SSIM {values['ssim']:.3f}")
 
 
-@main.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
-              help="Folder of the run; an unfinished run there is resumed.")  # fmt: skip
-@threads_option
-@quiet_option
-@one_clear_line
-def train(config: Path, output: Path, threads: int | None, quiet: bool) -> None:
-    """Train a small host and its taming modules by a JSON CONFIG.
-
-    CONFIG may be `tiny`, the configuration of the embedded model.
-    """
-    from .training.config import load_training_config
-    from .training.run import train_small_model
-
-    set_threads(threads)
-    if str(config) == "tiny":
-        config = Path(__file__).parent / "training" / "configs" / "tiny.json"
-    files = train_small_model(load_training_config(config), output, quiet=quiet)
-    click.echo(f"{files.host}\n{files.taming}")
-
-
 main.add_command(convert)
+main.add_command(train)
+main.add_command(ablate)
 main.add_command(check)
 main.add_command(calibrate)
 main.add_command(prepare)

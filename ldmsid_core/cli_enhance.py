@@ -30,7 +30,13 @@ from .model_files import EMBEDDED, find_model
 from .output.atomic import check_folder, refuse_existing
 from .output.settings import OutputInfo
 from .output.writers import suffix_of, write_image
-from .pipeline import Enhanced, finish_image, prepare_bands, recipe_white_balance
+from .pipeline import (
+    Enhanced,
+    finish_image,
+    prepare_bands,
+    recipe_planes,
+    recipe_white_balance,
+)
 from .raw.exposure import auto_exposure_ratio, reference_exposure_ratio
 from .raw.loader import load_gps, load_metadata, load_raw
 from .raw.packed_raw import PackedRaw, RawMetadata
@@ -38,7 +44,7 @@ from .raw.packing import check_exposure_ratio
 from .released_recipe import decode_released
 from .taming.checkpoint import Taming, load_taming
 from .tiling import LATENT_PIXELS
-from .wavelet import LEVELS, PAD_MULTIPLE, merge_bands
+from .wavelet import LEVELS, PAD_MULTIPLE
 
 log = logging.getLogger(__name__)
 Report = dict[str, Any]
@@ -217,8 +223,10 @@ def _picture(
         begin = amplified_low_band(bands, raw, recipe)
     with torch.inference_mode():
         if job.options.is_released:
-            planes = merge_bands(bands)
-            decoded = decode_released(planes, seed=seed, sample=engine.sample, decode=engine.decode)
+            decoded = decode_released(
+                recipe_planes(raw, recipe, exposure_ratio=ratio), seed=seed,
+                sample=engine.sample, decode=engine.decode, bands=recipe.bands,
+            )  # fmt: skip
         elif region is None:
             decoded = engine.decode(engine.sample(bands, seed, begin), bands)
         else:

@@ -19,7 +19,7 @@ from .errors import NonFiniteError
 from .raw.packed_raw import PackedRaw, apply_orientation
 from .raw.packing import check_exposure_ratio, network_planes
 from .taming.header import InputRecipe
-from .wavelet import SubBands, split_bands
+from .wavelet import SubBands, make_bands
 
 SampleLatent = Callable[[SubBands, int], Tensor]
 DecodeLatent = Callable[[Tensor, SubBands], Tensor]
@@ -82,7 +82,7 @@ class RawBands:
     """
 
     raw: PackedRaw
-    _split: dict[str, SubBands] = field(default_factory=dict, repr=False, compare=False)
+    _split: dict[tuple[str, str], SubBands] = field(default_factory=dict, repr=False, compare=False)
     region: Crop | None = None
 
     @cached_property
@@ -102,11 +102,31 @@ class RawBands:
         Raises:
             ConfigError: If the file's ratio is out of range.
         """
-        if recipe.white_balance not in self._split:
-            self._split[recipe.white_balance] = prepare_bands(
+        kind = (recipe.white_balance, recipe.bands)
+        if kind not in self._split:
+            self._split[kind] = prepare_bands(
                 self.raw, recipe, exposure_ratio=self.raw.exposure_ratio
             )
-        return self._split[recipe.white_balance]
+        return self._split[kind]
+
+
+def recipe_planes(raw: PackedRaw, recipe: InputRecipe, *, exposure_ratio: float) -> Tensor:
+    """A file's planes as a model's networks want them, `(1, 4, h, w)` model range.
+
+    Args:
+        raw: One file.
+        recipe: Of the taming checkpoint.
+        exposure_ratio: >= 1.
+
+    Raises:
+        ConfigError: If the ratio is out of range.
+    """
+    check_exposure_ratio(exposure_ratio)
+    return network_planes(
+        raw.planes,
+        exposure_ratio=exposure_ratio,
+        white_balance=recipe_white_balance(raw, recipe),
+    )
 
 
 def prepare_bands(raw: PackedRaw, recipe: InputRecipe, *, exposure_ratio: float) -> SubBands:
@@ -120,13 +140,7 @@ def prepare_bands(raw: PackedRaw, recipe: InputRecipe, *, exposure_ratio: float)
     Raises:
         ConfigError: If the ratio is out of range.
     """
-    check_exposure_ratio(exposure_ratio)
-    planes = network_planes(
-        raw.planes,
-        exposure_ratio=exposure_ratio,
-        white_balance=recipe_white_balance(raw, recipe),
-    )
-    return split_bands(planes)
+    return make_bands(recipe_planes(raw, recipe, exposure_ratio=exposure_ratio), recipe.bands)
 
 
 def enhance(

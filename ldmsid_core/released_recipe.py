@@ -19,7 +19,7 @@ from torch.nn import functional
 from .errors import ConfigError, ShapeError
 from .pipeline import DecodeLatent, SampleLatent
 from .tiling import Tile, plan_tiles
-from .wavelet import split_bands
+from .wavelet import BandKind, make_bands
 
 ReleasedMerge = Literal["mean", "cross-fade"]
 ReleasedSampler = Literal["ddim-released", "ddpm-released"]
@@ -192,6 +192,7 @@ def decode_released(
     sample: SampleLatent,
     decode: DecodeLatent,
     merge: ReleasedMerge = "cross-fade",
+    bands: BandKind = "dwt",
 ) -> Tensor:
     """The picture of network planes, computed as the released implementation does.
 
@@ -212,6 +213,7 @@ def decode_released(
         sample: `(bands, seed)` -> latent `(B, 4, h, w)` as `decode` takes it, UNet tamed.
         decode: `(latent, bands)` -> `(B, 3, 8h, 8w)` model range, decoder tamed.
         merge: How the pictures of tiles become one; no matter up to 1024 on both sides.
+        bands: What the planes are split into.
 
     Returns:
         `(B, 3, H, W)` model range, float32.
@@ -229,17 +231,17 @@ def decode_released(
     tiles = pixel_tiles(*padded.shape[-2:], size=size, stride=min(size, TILE_STRIDE))
     with torch.inference_mode():
         parts = [
-            _decode_piece(tile.cut(padded), seed=seed, sample=sample, decode=decode)
+            _decode_piece(tile.cut(padded), bands, seed=seed, sample=sample, decode=decode)
             for tile in tiles
         ]
         return merge_released(parts, tiles, merge=merge)[:, :, :height, :width].contiguous()
 
 
 def _decode_piece(
-    planes: Tensor, *, seed: int, sample: SampleLatent, decode: DecodeLatent
+    planes: Tensor, kind: BandKind, *, seed: int, sample: SampleLatent, decode: DecodeLatent
 ) -> Tensor:
     """`(B, 3, h, w)` of planes `(B, 4, h, w)`: what the bands were padded by is cropped."""
-    bands = split_bands(planes)
+    bands = make_bands(planes, kind)
     decoded = decode(sample(bands, seed), bands)
     batch, _, height, width = planes.shape
     piece = decoded[:, :, :height, :width]

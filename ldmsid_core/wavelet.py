@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .errors import ShapeError
+
+BandKind = Literal["dwt", "rescale"]
 
 LEVELS = 3
 PAD_MULTIPLE = 64
@@ -144,6 +148,11 @@ def pad_to_multiple(planes: Tensor, multiple: int = PAD_MULTIPLE) -> Tensor:
     return planes
 
 
+def _check_planes(planes: Tensor) -> None:
+    if planes.ndim != 4 or planes.shape[1] != 4 or 0 in planes.shape:
+        raise ShapeError(f"Expected packed planes (B, 4, H, W), found {tuple(planes.shape)}.")
+
+
 def split_bands(planes: Tensor, *, multiple: int = PAD_MULTIPLE) -> SubBands:
     """The padded three-level pyramid of packed planes.
 
@@ -158,8 +167,7 @@ def split_bands(planes: Tensor, *, multiple: int = PAD_MULTIPLE) -> SubBands:
     Raises:
         ShapeError: If `planes` is not `(B, 4, H, W)` with at least one pixel.
     """
-    if planes.ndim != 4 or planes.shape[1] != 4 or 0 in planes.shape:
-        raise ShapeError(f"Expected packed planes (B, 4, H, W), found {tuple(planes.shape)}.")
+    _check_planes(planes)
     size = (planes.shape[2], planes.shape[3])
     current = pad_to_multiple(planes, multiple)
     lls, details = [], []
@@ -168,6 +176,39 @@ def split_bands(planes: Tensor, *, multiple: int = PAD_MULTIPLE) -> SubBands:
         lls.append(current)
         details.append(detail)
     return SubBands((lls[0], lls[1], lls[2]), (details[0], details[1], details[2]), size)
+
+
+def rescale_bands(planes: Tensor, *, multiple: int = PAD_MULTIPLE) -> SubBands:
+    """What stands in for the pyramid in the paper's ablation "rescaling instead of DWT".
+
+    The planes are padded as for `split_bands`. `ll` of level k is their mean over blocks of
+    2**k x 2**k pixels: the same picture, smaller, in the same range (the wavelet's `ll` is 2**k
+    times that). `detail` is zero: what rescaling leaves out is gone.
+
+    Args:
+        planes: `(B, 4, H, W)` in model range, any size.
+        multiple: As for `split_bands`.
+
+    Returns:
+        Bands of the shapes of `split_bands`.
+
+    Raises:
+        ShapeError: If `planes` is not `(B, 4, H, W)` with at least one pixel.
+    """
+    _check_planes(planes)
+    padded = pad_to_multiple(planes, multiple)
+    first, second, third = (
+        functional.avg_pool2d(padded, 2**level) for level in range(1, LEVELS + 1)
+    )
+    ll = (first, second, third)
+    zero = tuple(band.new_zeros(len(band), 12, *band.shape[-2:]) for band in ll)
+    return SubBands(ll, (zero[0], zero[1], zero[2]), (planes.shape[2], planes.shape[3]))
+
+
+def make_bands(planes: Tensor, kind: BandKind, *, multiple: int = PAD_MULTIPLE) -> SubBands:
+    """`split_bands` or, for the ablation, `rescale_bands`."""
+    make = split_bands if kind == "dwt" else rescale_bands
+    return make(planes, multiple=multiple)
 
 
 def merge_bands(bands: SubBands) -> Tensor:

@@ -15,29 +15,40 @@ from ldmsid_core.errors import CheckpointError, ConfigError, NonFiniteError
 from ldmsid_core.hosts.host import load_host
 from ldmsid_core.taming.checkpoint import load_taming
 from ldmsid_core.training.autoencoder import build_tiny_vae
-from ldmsid_core.training.config import STAGES, load_training_config, parse_training_config
+from ldmsid_core.training.config import load_training_config, parse_training_config
+from ldmsid_core.training.context import RunOptions
 from ldmsid_core.training.darkness import DarknessConfig, darken
 from ldmsid_core.training.images import ImagePool
-from ldmsid_core.training.loop import StageConfig, learning_rate_factor, run_stage
+from ldmsid_core.training.loop import StageExtras, run_stage
+from ldmsid_core.training.pairs import BatchPart
 from ldmsid_core.training.photographs import (
     EVALUATION_PHOTOGRAPHS,
     TRAINING_PHOTOGRAPHS,
     load_photograph,
 )
 from ldmsid_core.training.procedural import procedural_image
-from ldmsid_core.training.run import train_small_model
+from ldmsid_core.training.run import train_model
+from ldmsid_core.training.stage import StageConfig, learning_rate_factor
 
 TINY = Path(__file__).resolve().parents[1] / "ldmsid_core" / "training" / "configs" / "tiny.json"
+QUIET = RunOptions(quiet=True)
 
 
 def small_config(**changes: Any) -> dict[str, Any]:
     """The embedded model's configuration, cut down to seconds."""
     values = json.loads(TINY.read_text())
-    for stage in STAGES:
-        values[stage].update(steps=2, batch=1, crop=64, warmup=1)
+    for stage in values["stages"]:
+        stage.update(steps=2, batch=1, crop=64, warmup=1)
     values["pool"].update(window=2, side=96, encoded=8)
     values["generation"] = {"window": 2, "group": 1, "renew_every": 1, "steps": 1}
     return {**values, **changes}
+
+
+def changed_stage(number: int, **changes: Any) -> dict[str, Any]:
+    """The same with one stage's settings changed."""
+    values = small_config()
+    values["stages"][number].update(changes)
+    return {"stages": values["stages"]}
 
 
 def test_images_follow_from_seed_and_number() -> None:
@@ -91,14 +102,14 @@ class _Line(nn.Module):
 def _run(folder: Path, steps: int, *, stop_at: int | None = None) -> _Line:
     module = _Line()
 
-    def loss(step: int) -> dict[str, Tensor]:
-        if step == stop_at:
+    def loss(part: BatchPart) -> dict[str, Tensor]:
+        if part.step == stop_at:
             raise KeyboardInterrupt
-        target = torch.randn(1, generator=torch.Generator().manual_seed(step))
+        target = torch.randn(1, generator=torch.Generator().manual_seed(part.step))
         return {"loss": (module.learns + module.frozen - target).pow(2).sum()}
 
-    config = StageConfig(steps=steps, crop=64, learning_rate=0.1, bf16=False, save_seconds=0.0)
-    run_stage("s", module, loss, config, folder, quiet=True)
+    config = StageConfig(steps=steps, crop=64, learning_rate=0.1, precision="no", save_seconds=0.0)
+    run_stage("s", module, loss, config, folder, extras=StageExtras(quiet=True))
     return module
 
 
@@ -116,12 +127,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(tmp_path: Path) -> 
     _run(tmp_path, 3)
     before = (tmp_path / "s.state.pt").read_bytes()
 
-    def loss(step: int) -> dict[str, Tensor]:
+    def loss(part: BatchPart) -> dict[str, Tensor]:
         return {"loss": torch.tensor(float("nan"), requires_grad=True)}
 
-    config = StageConfig(steps=5, crop=64, learning_rate=0.1, bf16=False)
+    config = StageConfig(steps=5, crop=64, learning_rate=0.1, precision="no")
     with pytest.raises(NonFiniteError, match="step 3"):
-        run_stage("s", _Line(), loss, config, tmp_path, quiet=True)
+        run_stage("s", _Line(), loss, config, tmp_path, extras=StageExtras(quiet=True))
     assert (tmp_path / "s.state.pt").read_bytes() == before
 
 
@@ -157,7 +168,7 @@ def test_a_fresh_vae_keeps_colour() -> None:
 @pytest.mark.slow
 def test_every_stage_runs_exports_resumes_and_starts_warm(tmp_path: Path) -> None:
     config = parse_training_config(small_config(), source="test")
-    files = train_small_model(config, tmp_path / "run", quiet=True)
+    files = train_model(config, tmp_path / "run", options=QUIET)
     host, taming = load_host(files.host), load_taming(files.taming)
     assert taming.header.host_sha256 == host.sha256
     assert taming.header.input_recipe.white_balance == "as shot"
@@ -166,13 +177,13 @@ def test_every_stage_runs_exports_resumes_and_starts_warm(tmp_path: Path) -> Non
     assert any(bool(p.any()) for n, p in taming.unet.named_parameters() if "gamma.weight" in n)
     assert bool(taming.decoder.fusion(1).shift[2].weight.any())  # type: ignore[union-attr]
     first = files.host.read_bytes(), files.taming.read_bytes()
-    train_small_model(config, tmp_path / "run", quiet=True)
+    train_model(config, tmp_path / "run", options=QUIET)
     assert (files.host.read_bytes(), files.taming.read_bytes()) == first
     with pytest.raises(ConfigError, match="seed"):
         other = parse_training_config(small_config(seed=2), source="test")
-        train_small_model(other, tmp_path / "run", quiet=True)
+        train_model(other, tmp_path / "run", options=QUIET)
     warm = parse_training_config(small_config(warm_start=str(tmp_path / "run")), source="test")
-    again = train_small_model(warm, tmp_path / "warm", quiet=True)
+    again = train_model(warm, tmp_path / "warm", options=QUIET)
     start = host.unet.state_dict()["conv_in.weight"]
     moved = load_host(again.host).unet.state_dict()["conv_in.weight"]
     assert float((start - moved).abs().max()) < 0.05
@@ -182,13 +193,13 @@ def test_every_stage_runs_exports_resumes_and_starts_warm(tmp_path: Path) -> Non
     ("change", "words"),
     [
         ({"surprise": 1}, "unknown setting surprise"),
-        ({"vae": {"steps": 1, "surprise": 1}}, "unknown setting surprise"),
-        ({"vae": {"steps": 0}}, "steps"),
-        ({"vae": {"steps": "many"}}, "steps"),
-        ({"vae": {"steps": 1, "crop": 100}}, "multiple of 64"),
-        ({"unet": {"steps": 1, "crop": 128}}, "share their latents"),
+        (changed_stage(1, surprise=1), "vae: unknown setting surprise"),
+        (changed_stage(1, steps=0), "steps"),
+        (changed_stage(1, steps="many"), "steps"),
+        (changed_stage(1, crop=100), "multiple of 64"),
+        (changed_stage(2, crop=128), "share their latents"),
         ({"pool": {"encoded": 12}}, "multiple of 8"),
-        ({"unet": 3}, "object with settings"),
+        ({"stages": [3]}, "object with settings"),
         ({"darkness": {"dark_share": 2.0}}, "dark_share"),
         ({"pool": {"photograph_share": -1.0}}, "photograph_share"),
     ],

@@ -121,6 +121,12 @@ def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     freeze(module)
 
 
+def is_own_host(path: Path) -> bool:
+    """Whether a path is a host file of `ldmsid train`."""
+    ours = path.is_file() and path.suffix.lower() == ".safetensors"
+    return ours and has_metadata(path, _HEADER_KEY)
+
+
 def load_host(path: Path, *, dtype: torch.dtype = torch.float32) -> Host:
     """Read a host: a file of `ldmsid train`, Stable Diffusion in one file, or a diffusers folder.
 
@@ -138,7 +144,7 @@ def load_host(path: Path, *, dtype: torch.dtype = torch.float32) -> Host:
         folder = read_folder(path)
         unet, vae = build_folder(folder, dtype=dtype)
         return _stable_diffusion(folder, unet, vae, folder.sha256())
-    if path.suffix.lower() == ".safetensors" and has_metadata(path, _HEADER_KEY):
+    if is_own_host(path):
         return _load_own(path, dtype)
     original = read_original(path)
     unet, vae = build_original(original, dtype=dtype)

@@ -1,9 +1,9 @@
 """LibRaw's own development: the truth that the paper trains against, and a rival to compare with.
 
-The rival uses LibRaw's FBDD denoiser. FBDD works on the mosaic before demosaicing and is skipped at half size, so the file is developed
-at full size into linear light and averaged over 2x2 pixels. LibRaw's other denoiser, the wavelet
-threshold (`noise_thr`), crashed the process on every file tried with rawpy 0.28 (LibRaw 0.22.2),
-so it is not used.
+The rival uses LibRaw's FBDD denoiser, which works on the mosaic before demosaicing and is skipped
+at half size; so the file is developed at full size into linear light and averaged over 2x2 pixels.
+LibRaw's other denoiser, the wavelet threshold (`noise_thr`), crashed the process on every file
+tried with rawpy 0.28 (LibRaw 0.22.2), so it is not used.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def check_decoder(vae: nn.Module, taming: DecoderTaming) -> None:
 
 @contextmanager
 def attach_unet_taming(
-    unet: nn.Module, taming: UNetTaming, *, strength: float = 1.0
+    unet: nn.Module, taming: UNetTaming, *, strength: float = 1.0, recomputes: bool = False
 ) -> Iterator[PredictNoise]:
     """Hook UNet taming into a diffusers UNet for the length of a `with` block.
 
@@ -80,6 +80,8 @@ def attach_unet_taming(
         unet: A `UNet2DConditionModel`, frozen.
         taming: Modules of the same widths.
         strength: 1 tames fully; 0 leaves the host as it is and skips the modules.
+        recomputes: The backward pass runs blocks again (gradient checkpointing): keep the
+            structure features until the next call.
 
     Yields:
         `predict(latent, timestep, context, structure_input)` -> the tamed prediction: latent
@@ -107,7 +109,8 @@ def attach_unet_taming(
                 structure[:] = taming.structure_encoder(structure_input, timestep)
             found: Tensor = unet(latent, timestep, encoder_hidden_states=context).sample
         finally:
-            structure.clear()
+            if not recomputes:
+                structure.clear()
         return found
 
     try:
@@ -122,7 +125,7 @@ def attach_unet_taming(
 
 @contextmanager
 def attach_decoder_taming(
-    vae: nn.Module, taming: DecoderTaming, *, strength: float = 1.0
+    vae: nn.Module, taming: DecoderTaming, *, strength: float = 1.0, recomputes: bool = False
 ) -> Iterator[Decode]:
     """Hook decoder taming into a diffusers VAE for the length of a `with` block.
 
@@ -130,6 +133,8 @@ def attach_decoder_taming(
         vae: An `AutoencoderKL`, frozen.
         taming: Modules of the same widths.
         strength: 1 tames fully; 0 leaves the host as it is and skips the modules.
+        recomputes: The backward pass runs blocks again (gradient checkpointing): keep the bands
+            until the next call.
 
     Yields:
         `decode(unscaled_latent, bands)` -> `(B, 3, 8h, 8w)` in model range, unclipped.
@@ -154,11 +159,12 @@ def attach_decoder_taming(
         return hook
 
     def decode(unscaled_latent: Tensor, bands: SubBands) -> Tensor:
-        current.append(bands)
+        current[:] = [bands]
         try:
             image: Tensor = vae.decode(unscaled_latent).sample  # type: ignore[operator]
         finally:
-            current.clear()
+            if not recomputes:
+                current.clear()
         return image
 
     try:

@@ -25,7 +25,8 @@ def _require_multiple(name: str, width: int) -> None:
 
 def _accepts(kind: str, value: object) -> bool:
     if kind.startswith("tuple"):
-        items = (str,) if "str" in kind else (int, float)
+        numbers: tuple[type, ...] = (int, float) if "int" in kind or "float" in kind else (object,)
+        items = (str,) if "str" in kind else numbers
         return isinstance(value, tuple) and all(
             isinstance(item, items) and not isinstance(item, bool) for item in value
         )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from ..errors import CheckpointError, ConfigError
+from ..wavelet import BandKind
 from .configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
 
 FORMAT_VERSION = 1
@@ -25,6 +26,7 @@ class InputRecipe:
         packing: Order of the planes.
         clip: Range after the exposure ratio.
         output_scale: Output size over packed size.
+        bands: What the planes are split into: `dwt`, or `rescale` of the paper's ablation.
     """
 
     white_balance: WhiteBalanceRecipe = "none"
@@ -32,6 +34,7 @@ class InputRecipe:
     packing: str = "R,G1,B,G2"
     clip: tuple[float, float] = (0.0, 1.0)
     output_scale: float = 1.0
+    bands: BandKind = "dwt"
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot apply."""
@@ -39,6 +42,8 @@ class InputRecipe:
             raise ConfigError(
                 f"Expected white_balance 'none' or 'as shot', found {self.white_balance!r}."
             )
+        if self.bands not in get_args(BandKind):
+            raise ConfigError(f"Expected bands 'dwt' or 'rescale', found {self.bands!r}.")
         if self.packing != "R,G1,B,G2" or self.clip != (0.0, 1.0) or self.output_scale != 1.0:
             raise ConfigError(
                 "Expected packing R,G1,B,G2, clip 0..1 and output scale 1, found "

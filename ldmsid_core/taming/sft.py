@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,10 +49,20 @@ class SftLayer(nn.Module):
             return h
         shared = functional.relu(self.shared(structure))
         scale, shift = 1.0 + self.gamma(shared), self.beta(shared)
-        base = h if self.norm is None else self.norm(h)
+        base = h if self.norm is None else self.norm(_safe_for_norm(h))
         rows = len(structure)
         if len(h) == rows:
             tamed = base * scale + shift
         else:
             tamed = (base.unflatten(0, (-1, rows)) * scale + shift).flatten(0, 1)
         return blend(h, tamed, strength)
+
+
+def _safe_for_norm(h: Tensor) -> Tensor:
+    """A feature as GroupNorm's backward pass can take it.
+
+    PyTorch's GroupNorm on the CPU crashes in the backward pass of a channels-last input that
+    needs no gradient itself, which the host's feature at the first site is in training.
+    """
+    learns = torch.is_grad_enabled() and not h.requires_grad
+    return h.contiguous() if learns else h

@@ -1,1 +1,1 @@
-"""Training of the embedded model: data, losses, stages."""
+"""Training: pairs, losses, stages, the engine, ablations."""

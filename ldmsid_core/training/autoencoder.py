@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from .colour_path import start_as_colour_average
 from .images import ImagePool
-from .loop import LossFunction, StageConfig
-
-
-def multiscale_l1(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error at full size, a quarter and a sixteenth, and that of coarse colour.
-
-    An L1 at full size lets the colour and brightness of areas go in favour of edges; the coarse
-    terms weigh them, and the differences of channels weigh colour apart from brightness.
-
-    Args:
-        found: `(B, 3, H, W)`.
-        wanted: The same shape; H and W multiples of 16.
-    """
-    difference = found.float() - wanted.float()
-    total = difference.abs().mean()
-    for factor in (4, 16):
-        coarse = functional.avg_pool2d(difference, factor)
-        total = total + coarse.abs().mean() + coarse.diff(dim=1).abs().mean()
-    return total
-
-
-def gradient_l1(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error of horizontal and vertical differences: keeps edges sharp."""
-    difference = found.float() - wanted.float()
-    return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+from .learning import set_trainable
+from .loop import LossFunction
+from .losses import gradient_l1, multiscale_l1
+from .pairs import BatchPart, drawn_noise
+from .stage import StageConfig
 
 
 def autoencoder_loss(
@@ -44,15 +23,16 @@ def autoencoder_loss(
     Args:
         vae: Takes and returns `(B, 3, H, W)` model range.
         pool: Source of clean images.
-        config: Batch and crop.
+        config: Its crop.
         kl_weight: Weight of the Kullback-Leibler term, summed over a latent, per pixel.
     """
 
-    def loss(step: int) -> dict[str, Tensor]:
-        image = pool.batch(step, count=config.batch, crop=config.crop) * 2.0 - 1.0
-        generator = torch.Generator().manual_seed(step)
+    def loss(part: BatchPart) -> dict[str, Tensor]:
+        whole = pool.batch(part.step, count=part.count, crop=config.crop) * 2.0 - 1.0
+        image = part.cut(whole).to(vae.device)
         posterior = vae.encode(image).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        generator = torch.Generator().manual_seed(part.step)
+        noise = drawn_noise(posterior.mean.shape[1:], generator, part).to(vae.device)
         found = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).float().mean()
         areas, edges = multiscale_l1(found, image), gradient_l1(found, image)
@@ -82,10 +62,3 @@ TINY_VAE: dict[str, object] = {
     "norm_num_groups": 32,
     "sample_size": 512,
 }
-
-
-def set_trainable(module: nn.Module, *, trainable: bool) -> None:
-    """Let a module learn, or freeze it and put it in evaluation mode."""
-    module.train(trainable)
-    for parameter in module.parameters():
-        parameter.requires_grad_(trainable)

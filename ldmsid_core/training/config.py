@@ -6,15 +6,54 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
 from ..taming.configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
+from ..wavelet import BandKind
 from .darkness import DarknessConfig
-from .decoding import GenerationConfig
-from .loop import StageConfig
+from .generated import GenerationConfig
+from .losses import LossConfig
+from .stage import StageConfig
 
-STAGES = ("vae_small", "vae", "unet", "unet_taming", "decoder_taming", "decoder_taming_large")
+StageKind = Literal["vae", "unet", "unet_taming", "decoder_taming"]
+TamedHalves = Literal["both", "unet", "decoder"]
+_KINDS: tuple[StageKind, ...] = get_args(StageKind)
+_HOST_KINDS = ("vae", "unet")
+_CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class Stage(StageConfig):
+    """One entry of a configuration's list of stages.
+
+    Attributes:
+        kind: What learns: the host's `vae` or `unet`, `unet_taming` or `decoder_taming`.
+        name: Of its files in the run's folder; empty takes the kind.
+        loss: Of decoder taming.
+    """
+
+    kind: StageKind = "unet_taming"
+    name: str = ""
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        """Check what a kind of stage can do."""
+        super().__post_init__()
+        if self.kind not in _KINDS:
+            raise ConfigError(
+                f"Expected a stage's kind among {', '.join(_KINDS)}, found {self.kind!r}."
+            )
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)
+        if not self.name.replace("_", "").replace("-", "").isalnum():
+            raise ConfigError(f"Expected a stage name of letters and digits, found {self.name!r}.")
+        if self.kind != "decoder_taming" and self.loss != LossConfig():
+            raise ConfigError(f"Stage {self.name}: only decoder_taming has a loss to choose.")
+        if self.kind in _HOST_KINDS and self.sample_every:
+            raise ConfigError(
+                f"Stage {self.name}: only taming stages draw sample sheets; leave sample_every out."
+            )
 
 
 @dataclass(frozen=True)
@@ -26,7 +65,10 @@ class PoolConfig:
         side: Their side in pixels.
         renew_every: Steps after which the oldest is replaced.
         photograph_share: Share of crops from bundled photographs.
-        encoded: Crops encoded once for the two diffusion stages, a multiple of 8.
+        encoded: Crops encoded once for the diffusion stages, a multiple of 8; 0 encodes new ones
+            at each step, which UNet taming of a given host can.
+        epoch_samples: Samples that count as one epoch; 0: the sequence has no end, stages count
+            in steps.
     """
 
     window: int = 300
@@ -34,13 +76,16 @@ class PoolConfig:
     renew_every: int = 4
     photograph_share: float = 0.2
     encoded: int = 1600
+    epoch_samples: int = 0
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if min(self.window, self.side, self.renew_every, self.encoded) < 1:
-            raise ConfigError(f"Expected all pool settings >= 1, found {self}.")
-        if self.encoded % 8:
+        if min(self.window, self.side, self.renew_every) < 1:
+            raise ConfigError(f"Expected window, side and renew_every >= 1, found {self}.")
+        if self.encoded < 0 or self.encoded % 8:
             raise ConfigError(f"Expected encoded as a multiple of 8, found {self.encoded}.")
+        if self.epoch_samples < 0:
+            raise ConfigError(f"Expected epoch_samples >= 0, found {self.epoch_samples}.")
         if not 0.0 <= self.photograph_share <= 1.0:
             raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
 
@@ -50,31 +95,31 @@ class TrainingConfig:
     """Everything a training run depends on.
 
     Attributes:
-        vae_small: Stage 0a on small crops.
-        vae: Stage 0a on full crops.
-        unet: Stage 0b, the host's UNet.
-        unet_taming: Stage 1.
-        decoder_taming: Stage 2 on small crops.
-        decoder_taming_large: Stage 2 on large crops, whose norms see more of a picture.
+        stages: In order: the host's VAE, its UNet, UNet taming, decoder taming, several of a kind
+            allowed.
+        host: A host to tame, file, folder or name; `embedded` is the bundled one; empty trains a
+            small one by `vae` and `unet` stages.
+        taming: Which halves are tamed (paper's ablation); stages of the other are left out, and
+            the result carries modules in its place that change nothing. Without UNet taming,
+            decoder taming learns on what the untamed UNet samples.
+        bands: What planes are split into; `rescale` is the paper's ablation.
         unet_modules: Shape of UNet taming.
         decoder_modules: Shape of decoder taming.
         seed: Of images, initial weights and prompt; noise follows from the step alone.
         pool: Clean images.
         darkness: Dark RAWs.
-        generation: Latents for stage 2.
+        generation: Latents for decoder taming.
         warm_start: Folder with `host.safetensors` and `taming.safetensors` whose weights the
             stages start from; empty starts anew, `embedded` is the bundled model.
         licence: Of the weights that come out.
     """
 
-    vae_small: StageConfig
-    vae: StageConfig
-    unet: StageConfig
-    unet_taming: StageConfig
-    decoder_taming: StageConfig
-    decoder_taming_large: StageConfig
-    unet_modules: UNetTamingConfig
-    decoder_modules: DecoderTamingConfig
+    stages: tuple[Stage, ...]
+    host: str = ""
+    taming: TamedHalves = "both"
+    bands: BandKind = "dwt"
+    unet_modules: UNetTamingConfig = field(default_factory=UNetTamingConfig)
+    decoder_modules: DecoderTamingConfig = field(default_factory=DecoderTamingConfig)
     seed: int = 1
     pool: PoolConfig = PoolConfig()
     darkness: DarknessConfig = field(default_factory=DarknessConfig)
@@ -84,15 +129,68 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check what the stages share."""
-        if self.unet.crop != self.unet_taming.crop:
+        if self.taming not in get_args(TamedHalves):
+            raise ConfigError(f"Expected taming both, unet or decoder, found {self.taming!r}.")
+        if self.bands not in get_args(BandKind):
+            raise ConfigError(f"Expected bands dwt or rescale, found {self.bands!r}.")
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"Expected stages of different names, found {names}.")
+        order = [_KINDS.index(stage.kind) for stage in self.stages]
+        if order != sorted(order):
+            raise ConfigError(f"Expected stages in the order {', '.join(_KINDS)}, found {names}.")
+        self._check_host()
+
+    def _check_host(self) -> None:
+        kinds = {stage.kind for stage in self.stages}
+        own = kinds & set(_HOST_KINDS)
+        if self.host and own:
+            raise ConfigError(
+                f"Expected no stages {', '.join(sorted(own))} with the host {self.host!r}, whose "
+                "weights never change."
+            )
+        if not self.host and own != set(_HOST_KINDS):
+            raise ConfigError("Expected stages vae and unet, or a host to tame.")
+        if not self.host and not self.pool.encoded:
+            raise ConfigError("Expected pool.encoded above 0 where the host is trained as well.")
+        crops = {s.crop for s in self.stages if s.kind in ("unet", "unet_taming")}
+        if len(crops) > 1 and self.pool.encoded:
             raise ConfigError(
                 "Expected one crop for unet and unet_taming, which share their latents, found "
-                f"{self.unet.crop} and {self.unet_taming.crop}."
+                f"{sorted(crops)}."
             )
+        halves = {"both": {"unet_taming", "decoder_taming"}}.get(
+            self.taming, {f"{self.taming}_taming"}
+        )
+        if self.host and halves - kinds:
+            raise ConfigError(
+                f"Expected a stage {', '.join(sorted(halves - kinds))} for taming {self.taming!r}."
+            )
+
+    def of_kind(self, kind: StageKind) -> tuple[tuple[int, Stage], ...]:
+        """The stages of a kind with their places in the list; none of a half left untamed."""
+        left_out = {"unet": "decoder_taming", "decoder": "unet_taming"}.get(self.taming)
+        return tuple(
+            (place, stage)
+            for place, stage in enumerate(self.stages)
+            if stage.kind == kind and kind != left_out
+        )
 
     def to_json(self) -> str:
         """Every setting, defaults included."""
         return json.dumps(asdict(self), indent=2)
+
+
+def _parse_stage(values: object, source: str) -> Stage:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source}: expected an object with settings, found {values!r}.")
+    ready = dict(values)
+    if "kind" not in ready:
+        raise ConfigError(f"{source}: expected a kind among {', '.join(_KINDS)}, found none.")
+    source = f"{source}, {ready.get('name') or ready['kind']}"
+    if "loss" in ready:
+        ready["loss"] = config_from_dict(LossConfig, ready["loss"], source=f"{source}, loss")
+    return config_from_dict(Stage, ready, source=source)
 
 
 def parse_training_config(values: Mapping[str, Any], *, source: str) -> TrainingConfig:
@@ -102,11 +200,14 @@ def parse_training_config(values: Mapping[str, Any], *, source: str) -> Training
         ConfigError: If a setting is unknown, missing or out of range.
     """
     ready = dict(values)
-    kinds: dict[str, type] = dict.fromkeys(STAGES, StageConfig)
-    kinds.update(
-        decoder_modules=DecoderTamingConfig, pool=PoolConfig, darkness=DarknessConfig,
-        generation=GenerationConfig,
-    )  # fmt: skip
+    stages = ready.get("stages", [])
+    if not isinstance(stages, list):
+        raise ConfigError(f"{source}: expected stages as a list, found {stages!r}.")
+    ready["stages"] = tuple(_parse_stage(stage, source) for stage in stages)
+    kinds: dict[str, type] = {
+        "decoder_modules": DecoderTamingConfig, "pool": PoolConfig, "darkness": DarknessConfig,
+        "generation": GenerationConfig,
+    }  # fmt: skip
     for name, kind in kinds.items():
         if name in ready:
             ready[name] = config_from_dict(kind, ready[name], source=f"{source}, {name}")
@@ -115,6 +216,12 @@ def parse_training_config(values: Mapping[str, Any], *, source: str) -> Training
             ready["unet_modules"], source=f"{source}, unet_modules"
         )
     return config_from_dict(TrainingConfig, ready, source=source)
+
+
+def find_training_config(name: Path) -> Path:
+    """A configuration by its path, or a bundled one by its name, such as `tiny`."""
+    bundled = _CONFIGS / f"{name}.json"
+    return bundled if len(name.parts) == 1 and not name.exists() and bundled.exists() else name
 
 
 def load_training_config(path: Path) -> TrainingConfig:
@@ -132,3 +239,15 @@ def load_training_config(path: Path) -> TrainingConfig:
     if not isinstance(values, Mapping):
         raise ConfigError(f"Expected an object with settings in {path}.")
     return parse_training_config(values, source=str(path))
+
+
+def changed_settings(before: TrainingConfig, now: TrainingConfig) -> list[str]:
+    """Names of the settings that differ, those of a stage as `stage.setting`."""
+    old, new = asdict(before), asdict(now)
+    changed = sorted(key for key in new if key != "stages" and old[key] != new[key])
+    earlier, later = ({s["name"]: s for s in values["stages"]} for values in (old, new))
+    if list(earlier) != list(later):
+        return [*changed, "stages"]
+    for name, stage in later.items():
+        changed += [f"{name}.{key}" for key in stage if stage[key] != earlier[name][key]]
+    return changed

@@ -1,22 +1,24 @@
 """Stages 0b and 1: the small host's UNet, then the taming modules that steer it.
 
 Both minimise the noise-prediction error at uniformly drawn timesteps on latents of clean images;
-in stage 1 only the structure encoder and the SFT layers learn (paper, training stage 1).
+in stage 1 only the structure encoder and the SFT layers learn (paper, training stage 1). A host
+that predicts velocity is trained to predict that.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional
 
 from ..hosts.schedule import make_scheduler
 from ..taming.attach import PredictNoise
-from ..wavelet import split_bands
-from .darkness import DarknessConfig, darken
-from .images import ImagePool
-from .loop import LossFunction, StageConfig
+from ..wavelet import BandKind, make_bands
+from .loop import LossFunction
+from .pairs import BatchPart, drawn_noise
 
 PROMPT_TOKENS = 77
 PROMPT_WIDTH = 64
@@ -47,103 +49,84 @@ def tiny_prompt_embedding(seed: int) -> Tensor:
     return torch.randn(PROMPT_TOKENS, PROMPT_WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-class LatentSource:
-    """Clean images with their latents: a fixed number, encoded when first asked for and kept."""
+class LatentPairs(Protocol):
+    """Latents of clean images with their dark planes."""
 
-    def __init__(
-        self,
-        vae: AutoencoderKL,
-        pool: ImagePool,
-        *,
-        count: int,
-        crop: int,
-        latent_scale: float,
-        bf16: bool,
-    ) -> None:
-        """Keep the recipe; a resumed run whose diffusion stages are done encodes nothing.
+    def pick(self, part: BatchPart) -> tuple[Tensor, Tensor]:
+        """Latents `(B, 4, h/8, w/8)` as the UNet sees them and planes `(B, 4, h, w)`."""
+
+
+class Latents(Protocol):
+    """Latents of clean images."""
+
+    def pick(self, part: BatchPart) -> Tensor:
+        """Latents `(B, 4, h/8, w/8)` as the UNet sees them."""
+
+
+class NoisyLatents:
+    """Latents with noise at drawn timesteps, and what the UNet should say of them."""
+
+    def __init__(self, prediction_type: str) -> None:
+        """Keep the noise schedule.
 
         Args:
-            vae: Frozen.
-            pool: Source of clean images.
-            count: How many, a multiple of 8.
-            crop: Side in pixels.
-            latent_scale: Multiplies the VAE's latents.
-            bf16: Encode under bfloat16 autocast.
+            prediction_type: `epsilon` or `v_prediction`.
         """
-        self._vae, self._pool = vae, pool
-        self._count, self._crop = count, crop
-        self.latent_scale, self._bf16 = latent_scale, bf16
-        self._encoded: tuple[Tensor, Tensor] | None = None
+        self._alphas: Tensor = make_scheduler("ddim").alphas_cumprod
+        self._is_velocity = prediction_type == "v_prediction"
 
-    def encoded(self) -> tuple[Tensor, Tensor]:
-        """All images, `(N, 3, h, w)` 8 bit, and latents, `(N, 4, h/8, w/8)` scaled."""
-        if self._encoded is None:
-            images, latents = [], []
-            for step in range(self._count // 8):
-                batch = self._pool.batch(step, count=8, crop=self._crop)
-                images.append((batch * 255.0).round().to(torch.uint8))
-                latents.append(self._encode(batch))
-            self._encoded = torch.cat(images), torch.cat(latents)
-        return self._encoded
-
-    def _encode(self, batch: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            mean = self._vae.encode(batch * 2.0 - 1.0).latent_dist.mean
-        return mean.float() * self.latent_scale
-
-    def pick(self, step: int, count: int) -> tuple[Tensor, Tensor]:
-        """Unit-range images and latents of one step."""
-        images, latents = self.encoded()
-        generator = torch.Generator().manual_seed(step)
-        index = torch.randint(0, len(images), (count,), generator=generator)
-        return images[index].float() / 255.0, latents[index]
+    def draw(self, latent: Tensor, part: BatchPart) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latent, timestep and target of a pass."""
+        generator = torch.Generator().manual_seed(part.step + 1)
+        timestep = part.cut(torch.randint(0, 1000, (part.count,), generator=generator))
+        noise = drawn_noise(latent.shape[1:], generator, part).to(latent.device)
+        alpha = self._alphas[timestep][:, None, None, None].to(latent.device)
+        noisy = alpha.sqrt() * latent + (1.0 - alpha).sqrt() * noise
+        if self._is_velocity:
+            noise = alpha.sqrt() * noise - (1.0 - alpha).sqrt() * latent
+        return noisy, timestep.to(latent.device), noise
 
 
-def measure_latent_scale(vae: AutoencoderKL, pool: ImagePool, *, crop: int, bf16: bool) -> float:
-    """One over the standard deviation of the VAE's latents over 64 crops."""
-    source = LatentSource(vae, pool, count=64, crop=crop, latent_scale=1.0, bf16=bf16)
-    return float(1.0 / source.encoded()[1].std())
-
-
-def _noised(latent: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noisy latent, timestep and noise of one step."""
-    generator = torch.Generator().manual_seed(step + 1)
-    timestep = torch.randint(0, 1000, (latent.shape[0],), generator=generator)
-    noise = torch.randn(latent.shape, generator=generator)
-    alpha = make_scheduler("ddim").alphas_cumprod[timestep][:, None, None, None]
-    return alpha.sqrt() * latent + (1.0 - alpha).sqrt() * noise, timestep, noise
-
-
-def unet_loss(
-    unet: UNet2DConditionModel, source: LatentSource, prompt: Tensor, config: StageConfig
-) -> LossFunction:
+def unet_loss(unet: UNet2DConditionModel, source: Latents, prompt: Tensor) -> LossFunction:
     """Noise-prediction error of the host alone."""
+    noisy_latents = NoisyLatents("epsilon")
 
-    def loss(step: int) -> dict[str, Tensor]:
-        _, latent = source.pick(step, config.batch)
-        noisy, timestep, noise = _noised(latent, step)
+    def loss(part: BatchPart) -> dict[str, Tensor]:
+        latent = source.pick(part).to(unet.device)
+        noisy, timestep, wanted = noisy_latents.draw(latent, part)
         context = prompt.expand(len(latent), -1, -1)
         found = unet(noisy, timestep, encoder_hidden_states=context).sample
-        return {"loss": functional.mse_loss(found.float(), noise)}
+        return {"loss": functional.mse_loss(found.float(), wanted)}
 
     return loss
 
 
 def unet_taming_loss(
     predict: PredictNoise,
-    source: LatentSource,
+    source: LatentPairs,
     prompt: Tensor,
-    config: StageConfig,
-    darkness: DarknessConfig,
+    *,
+    prediction_type: str = "epsilon",
+    bands: BandKind = "dwt",
 ) -> LossFunction:
-    """Noise-prediction error of the tamed host on latents of clean images."""
+    """Noise-prediction error of the tamed host on latents of clean images.
 
-    def loss(step: int) -> dict[str, Tensor]:
-        image, latent = source.pick(step, config.batch)
-        noisy, timestep, noise = _noised(latent, step)
-        bands = split_bands(darken(image, darkness, seed=(step, 1)))
+    Args:
+        predict: Of the tamed UNet.
+        source: Latents and planes.
+        prompt: `(tokens, width)` on the device of training.
+        prediction_type: Of the host.
+        bands: What the planes are split into.
+    """
+    noisy_latents = NoisyLatents(prediction_type)
+
+    def loss(part: BatchPart) -> dict[str, Tensor]:
+        latent, planes = source.pick(part)
+        latent = latent.to(prompt.device)
+        noisy, timestep, wanted = noisy_latents.draw(latent, part)
+        structure = make_bands(planes, bands).structure_input.to(prompt.device)
         context = prompt.expand(len(latent), -1, -1)
-        found = predict(noisy, timestep, context, bands.structure_input)
-        return {"loss": functional.mse_loss(found.float(), noise)}
+        found = predict(noisy, timestep, context, structure)
+        return {"loss": functional.mse_loss(found.float(), wanted)}
 
     return loss

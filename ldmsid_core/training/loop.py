@@ -1,91 +1,229 @@
-"""One training loop for every stage: seeded, resumable, bf16 where it pays, CSV log."""
+"""One training loop for every stage: any number of processes, exact resume, CSV log.
+
+What a pass sees follows from the step and from which process it is on, never from what ran
+before; so N processes with a batch of B compute what one computes with a batch of N * B.
+"""
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import pickle
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import CheckpointError, ConfigError, NonFiniteError, OutputError
-from ..output.atomic import written_atomically
+from ..errors import ConfigError, NonFiniteError
+from .compute import Compute, open_accelerator, open_compute
+from .ema import WeightMean
+from .pairs import BatchPart, names_of
+from .stage import StageConfig, learning_rate_factor
+from .states import StateFiles
+from .step_log import LogName, StepLog, open_log
 
 log = logging.getLogger(__name__)
 
-LossFunction = Callable[[int], dict[str, Tensor]]
+LossFunction = Callable[[BatchPart], dict[str, Tensor]]
+DrawSheet = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
-class StageConfig:
-    """Settings of one training stage.
+class StageExtras:
+    """What a stage has beside its loss.
 
     Attributes:
-        steps: Optimiser steps.
-        batch: Images a step.
-        crop: Side of the training crops in packed pixels, a multiple of 64.
-        learning_rate: Peak, reached after `warmup` steps, then a cosine down to zero.
-        warmup: Steps of linear rise.
-        weight_decay: Of AdamW.
-        adam_betas: Of AdamW.
-        max_gradient_norm: Gradients are scaled down to this 2-norm.
-        bf16: Run the networks under bfloat16 autocast.
-        save_seconds: Seconds between saved states.
+        data: Asked for the names of samples in messages.
+        draw_sheet: Writes a sample sheet under a name.
+        log: What is written beside the CSV.
+        quiet: No progress bar.
     """
 
-    steps: int
-    batch: int = 8
-    crop: int = 128
-    learning_rate: float = 5e-4
-    warmup: int = 50
-    weight_decay: float = 0.01
-    adam_betas: tuple[float, float] = (0.9, 0.99)
-    max_gradient_norm: float = 1.0
-    bf16: bool = True
-    save_seconds: float = 120.0
+    data: object = None
+    draw_sheet: DrawSheet | None = None
+    log: LogName = "csv"
+    quiet: bool = False
+
+
+_NO_EXTRAS = StageExtras()
+
+
+class _LossModule(nn.Module):
+    """Calls a loss with the module that learns as its own, which data parallelism needs."""
+
+    def __init__(self, learns: nn.Module, loss: LossFunction) -> None:
+        super().__init__()
+        self.learns = learns
+        self._loss = loss
+
+    def forward(self, part: BatchPart) -> dict[str, Tensor]:
+        return self._loss(part)
+
+
+def build_optimiser(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
+    """The stage's optimiser over the parameters that learn."""
+    kinds: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
+        "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+    }  # fmt: skip
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return kinds[config.optimiser](
+        parameters,
+        lr=config.learning_rate,
+        betas=config.adam_betas,
+        weight_decay=config.weight_decay,
+    )
+
+
+@dataclass
+class StageRun:
+    """One stage while it trains: `run_step` does one optimiser step."""
+
+    name: str
+    module: nn.Module
+    config: StageConfig
+    compute: Compute
+    extras: StageExtras
+    accelerator: Accelerator
+    optimiser: Any
+    wrapped: nn.Module
+    mean: WeightMean | None
+    parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        if self.steps < 1 or self.batch < 1 or self.warmup < 0:
-            raise ConfigError(f"Expected steps, batch >= 1 and warmup >= 0, found {self}.")
-        if self.crop % 64 or self.crop < 64:
-            raise ConfigError(f"Expected a crop that is a multiple of 64, found {self.crop}.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"Expected learning_rate > 0, found {self.learning_rate}.")
+        """Collect what learns once."""
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+
+    def run_step(self, step: int) -> dict[str, float]:
+        """Forward and backward of all passes, then one optimiser step.
+
+        Returns:
+            Learning rate, gradient norm and the mean of every named loss over the global batch.
+
+        Raises:
+            NonFiniteError: If a loss or the gradient is NaN or infinite, on all processes alike.
+        """
+        rate = self.config.learning_rate * learning_rate_factor(step, self.config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        passes, names = [], ["loss"]
+        for number in range(self.config.accumulation):
+            with self.accelerator.accumulate(self.wrapped):
+                losses = self.wrapped(self.compute.part(self.config, step, number))
+                self.accelerator.backward(losses["loss"])
+            names = list(losses)
+            passes.append(torch.stack([value.detach().float() for value in losses.values()]))
+        found: Tensor = self.accelerator.reduce(torch.stack(passes).mean(dim=0), "mean")
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_gradient_norm)
+        means = dict(zip(names, found.tolist(), strict=True))
+        values = {"learning_rate": rate, "gradient_norm": float(norm), **means}
+        if not math.isfinite(means["loss"]):
+            self._stop(step, torch.stack(passes)[:, names.index("loss")])
+        if self.config.precision != "fp16" and not math.isfinite(values["gradient_norm"]):
+            raise NonFiniteError(
+                f"Stage {self.name} met a gradient norm of {values['gradient_norm']} at step "
+                f"{step}, loss {means['loss']:.5g}; {self._advice()}"
+            )
+        self.optimiser.step()
+        if self.mean is not None:
+            self.mean.update(self.module)
+        return values
+
+    def _stop(self, step: int, own: Tensor) -> None:
+        """Say which batch a loss that is not finite came from."""
+        every = self.accelerator.gather(own[None])
+        passes = self.config.accumulation
+        wrong = [
+            (number * self.compute.processes + process, float(every[process, number]))
+            for number in range(passes)
+            for process in range(self.compute.processes)
+            if not math.isfinite(float(every[process, number]))
+        ]
+        place, value = wrong[0]
+        batch, count = self.config.batch, self.config.global_batch(self.compute.processes)
+        part = BatchPart(step, count, place * batch, (place + 1) * batch)
+        names = names_of(self.extras.data, part)
+        raise NonFiniteError(
+            f"Stage {self.name} met a loss of {value} at step {step}, samples {part.start} to "
+            f"{part.stop - 1} of {count}{f' ({chr(44).join(names)})' if names else ''}; "
+            f"{self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        return (
+            f"the last saved state ({self.name}.state.pt) is intact: lower learning_rate or look "
+            "at the data, and run again."
+        )
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a resumed run needs."""
+        state = {
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": step,
+            "global_batch": self.config.global_batch(self.compute.processes),
+        }
+        if self.mean is not None:
+            state["mean"] = self.mean.state()
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        return state
+
+    def load(self, state: dict[str, Any]) -> int:
+        """Go on from a state; the step to go on at.
+
+        Raises:
+            ConfigError: If it was trained with another global batch.
+        """
+        wanted = self.config.global_batch(self.compute.processes)
+        if state["global_batch"] != wanted:
+            raise ConfigError(
+                f"Stage {self.name} was trained with {state['global_batch']} samples a step, but "
+                f"batch {self.config.batch}, accumulation {self.config.accumulation} and "
+                f"{self.compute.processes} processes make {wanted}; go on with as many processes "
+                "as before."
+            )
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.mean is not None:
+            self.mean.load(**state["mean"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        return int(state["step"])
+
+    def draw(self, folder: Path, step: int) -> None:
+        """Write a sample sheet with the weights that the stage would hand on now."""
+        if self.extras.draw_sheet is None:
+            return
+        held = nullcontext() if self.mean is None else self.mean.applied(self.module)
+        with held, torch.no_grad(), self.accelerator.autocast():
+            self.extras.draw_sheet(folder / "samples" / f"{self.name}_{step:07d}.png")
 
 
-def learning_rate_factor(step: int, config: StageConfig) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then half a cosine to 0."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    part = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, part)))
-
-
-def _save_state(path: Path, state: dict[str, object]) -> None:
-    with written_atomically(path, overwrite=True) as partial:
-        try:
-            torch.save(state, partial)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise OutputError(f"Cannot write {path}: {error}; make room and resume.") from error
-
-
-def _load_state(path: Path) -> dict[str, Any]:
-    try:
-        return dict(torch.load(path, weights_only=True))
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"Expected a training state, but {path} is damaged ({error}); delete it to train the "
-            "stage again."
-        ) from error
+@contextmanager
+def open_stage(
+    name: str,
+    module: nn.Module,
+    loss_function: LossFunction,
+    config: StageConfig,
+    compute: Compute,
+    extras: StageExtras,
+) -> Iterator[StageRun]:
+    """A stage ready to train, at its first step, for the length of a `with` block."""
+    module.to(compute.device)
+    with open_accelerator(config, compute) as accelerator:
+        wrapped = accelerator.prepare_model(_LossModule(module, loss_function))
+        optimiser = accelerator.prepare_optimizer(build_optimiser(module, config))
+        mean = WeightMean(module, config.ema_decay) if config.ema_decay else None
+        yield StageRun(
+            name, module, config, compute, extras, accelerator, optimiser, wrapped, mean
+        )  # fmt: skip
 
 
 def run_stage(
@@ -95,69 +233,62 @@ def run_stage(
     config: StageConfig,
     folder: Path,
     *,
-    quiet: bool = False,
+    compute: Compute | None = None,
+    extras: StageExtras = _NO_EXTRAS,
 ) -> None:
     """Train the parameters of `module` that require gradients; resumes where it stopped.
 
     Args:
-        name: Of the stage; names its state file and its log in `folder`.
+        name: Of the stage; names its states and its log in `folder`.
         module: What learns; parameters with `requires_grad=False` stay as they are.
-        loss_function: Step number -> named losses; `"loss"` is the one that is minimised.
-            It must depend on the step alone (and the module), so that a run can resume.
-        config: The stage's settings.
-        folder: Where state and log are kept.
-        quiet: No progress bar.
+        loss_function: Part of a step's batch -> named losses, means over the part; `"loss"` is
+            the one that is minimised. It must depend on the part alone (and the module), so that
+            a run can resume and processes can share it.
+        config: The stage's settings, `steps` above 0.
+        folder: Where states, log and sheets are kept.
+        compute: Processes and device; None finds them.
+        extras: Names of samples, sheets, logs.
 
     Raises:
         NonFiniteError: If the loss is NaN or infinite; the last saved state is kept.
         CheckpointError: If the saved state is damaged.
-        OutputError: If the state cannot be written; the one before is kept.
+        ConfigError: If the saved state is of another global batch, or the device lacks the
+            precision.
+        OutputError: If state, log or sheet cannot be written; the state before is kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    state_path, log_path = folder / f"{name}.state.pt", folder / f"{name}.csv"
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.adam_betas,
-        weight_decay=config.weight_decay,
-    )
-    first = 0
-    if state_path.exists():
-        state = _load_state(state_path)
-        module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = int(state["step"])
-        log.info("%s resumes at step %d of %d", name, first, config.steps)
+    with open_compute() if compute is None else nullcontext(compute) as place:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = StateFiles(folder, name)
+        with open_stage(name, module, loss_function, config, place, extras) as run:
+            state = files.load()
+            first = 0 if state is None else run.load(state)
+            if state is not None:
+                log.info("%s resumes at step %d of %d", name, first, config.steps)
+            place.wait()
+            if place.is_main:
+                with open_log(folder, name, first=first, kind=extras.log) as rows:
+                    _train(run, first, files, rows)
+            else:
+                _train(run, first, None, None)
+            if run.mean is not None:
+                run.mean.copy_to(module)
+        place.wait()
 
-    def save(step: int) -> None:
-        state = {"module": module.state_dict(), "optimiser": optimiser.state_dict()}
-        _save_state(state_path, {**state, "step": step})
 
-    saved = time.monotonic()
-    with log_path.open("a", newline="", encoding="utf-8") as stream:
-        rows = csv.writer(stream)
-        for step in tqdm(range(first, config.steps), desc=name, disable=quiet, mininterval=5):
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                losses = loss_function(step)
-            value = losses["loss"].item()
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"Stage {name} met a loss of {value} at step {step}; the state "
-                    f"of {state_path} is intact: lower learning_rate and run again."
-                )
-            optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
-            optimiser.step()
-            rows.writerow(
-                [step, f"{norm.item():.4g}", *(f"{k}={v.item():.5g}" for k, v in losses.items())]
-            )
-            if step % 20 == 0:
-                stream.flush()
-            if time.monotonic() - saved > config.save_seconds:
-                save(step + 1)
-                saved = time.monotonic()
-        save(config.steps)
+def _train(run: StageRun, first: int, files: StateFiles | None, rows: StepLog | None) -> None:
+    """All steps from `first` on; the main process alone has files and rows."""
+    config, saved = run.config, time.monotonic()
+    hidden = run.extras.quiet or files is None
+    for step in tqdm(range(first, config.steps), desc=run.name, disable=hidden, mininterval=5):
+        values = run.run_step(step)
+        if files is None or rows is None:
+            continue
+        rows.write(step, values)
+        done, is_last = step + 1, step + 1 == config.steps
+        due = time.monotonic() - saved > config.save_seconds
+        if is_last or due or (config.save_steps and done % config.save_steps == 0):
+            rows.flush()
+            files.save(run.state(done))
+            saved = time.monotonic()
+        if config.sample_every and (is_last or done % config.sample_every == 0):
+            run.draw(files.folder, done)

@@ -1,0 +1,78 @@
+"""`ldmsid train` and `ldmsid ablate`: training from a JSON configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .cli_options import one_clear_line, quiet_option, set_threads, threads_option
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option("--log", type=click.Choice(["csv", "tensorboard"]), default="csv",
+                 show_default=True, help="tensorboard writes event files beside the CSV."),
+    click.option("--cpu", "on_cpu", is_flag=True, help="Leave accelerators alone."),
+    click.option("--refresh-latents", is_flag=True,
+                 help="Generate decoder taming's latents on disk again."),
+    threads_option,
+    quiet_option,
+    one_clear_line,
+)  # fmt: skip
+
+
+def _training_options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _say(text: str) -> None:
+    """Print once, however many processes a launcher started."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(text)
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="Folder of the run; an unfinished run there is resumed.")  # fmt: skip
+@_training_options
+def train(config: Path, output: Path, threads: int | None, **options: Any) -> None:
+    """Train taming modules, and a small host where none is given, by a JSON CONFIG.
+
+    CONFIG may be `tiny`, the configuration of the embedded model, or `paper_sd21`, the paper's
+    for Stable Diffusion 2.1. Several devices or machines: start it by `accelerate launch -m
+    ldmsid_core train ...` or `torchrun -m ldmsid_core train ...`.
+    """
+    from .training.config import find_training_config, load_training_config
+    from .training.context import RunOptions
+    from .training.run import train_model
+
+    set_threads(threads)
+    chosen = load_training_config(find_training_config(config))
+    files = train_model(chosen, output, options=RunOptions(**options))
+    _say(f"{files.host}\n{files.taming}")
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+              help="Folder of the runs; unfinished ones there are resumed.")  # fmt: skip
+@_training_options
+def ablate(config: Path, output: Path, threads: int | None, **options: Any) -> None:
+    """Train the paper's ablations of a JSON CONFIG, one after the other.
+
+    Rescaling instead of the wavelet; taming of the UNet only, the decoder only, both. Results
+    are listed in ablations.json; a small host is trained once for all of them.
+    """
+    from .training.ablation import run_ablations
+    from .training.config import find_training_config, load_training_config
+    from .training.context import RunOptions
+
+    set_threads(threads)
+    chosen = load_training_config(find_training_config(config))
+    _say(str(run_ablations(chosen, output, options=RunOptions(**options))))

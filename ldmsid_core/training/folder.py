@@ -1,0 +1,42 @@
+"""A run's folder: its configuration, the same whenever it is resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..output.atomic import written_atomically
+from .config import TrainingConfig, changed_settings, parse_training_config
+
+CONFIG_NAME = "config.json"
+
+
+def prepare_folder(config: TrainingConfig, folder: Path, *, writes: bool) -> None:
+    """Save the resolved configuration, or check that a resumed run has the same one.
+
+    Args:
+        config: Of this run.
+        folder: Made if needed.
+        writes: Whether this process is the one that writes.
+
+    Raises:
+        ConfigError: If the folder holds a run with other settings, which are named.
+        OutputError: If the folder takes no file.
+    """
+    path = folder / CONFIG_NAME
+    if path.exists():
+        try:
+            before = parse_training_config(json.loads(path.read_text()), source=str(path))
+        except ValueError as error:
+            raise ConfigError(f"{path} is unreadable ({error}); choose a new folder.") from error
+        if before != config:
+            raise ConfigError(
+                f"{folder} holds a run with other settings "
+                f"({', '.join(changed_settings(before, config))}); resume it with its own "
+                f"{CONFIG_NAME} or choose a new folder."
+            )
+        return
+    if writes:
+        with written_atomically(path, overwrite=False) as partial:
+            partial.write_text(config.to_json(), encoding="utf-8")

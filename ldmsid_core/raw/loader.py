@@ -73,11 +73,15 @@ def _check_file(path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[rawpy.RawPy]:
-    """An opened file, with LibRaw's errors as ours.
+def opened_raw(path: Path) -> Iterator[rawpy.RawPy]:
+    """A camera file opened by LibRaw; its errors are ours as long as it is open.
 
     LibRaw unpacks when the pixels are first asked for, so both kinds of error come from here.
+
+    Raises:
+        UnsupportedRawError: If the file is missing, or LibRaw cannot read or unpack it.
     """
+    _check_file(path)
     try:
         with rawpy.imread(str(path)) as raw:
             yield raw
@@ -89,18 +93,6 @@ def _opened(path: Path) -> Iterator[rawpy.RawPy]:
             f"Expected a RAW file that LibRaw {version} can unpack, but {path} is not: {text}. It "
             "may be damaged, truncated, or compressed in a way that LibRaw does not know."
         ) from error
-
-
-@contextmanager
-def opened_raw(path: Path) -> Iterator[rawpy.RawPy]:
-    """A camera file opened by LibRaw, for what else can be made of it.
-
-    Raises:
-        UnsupportedRawError: If the file is missing, or LibRaw cannot read it.
-    """
-    _check_file(path)
-    with _opened(path) as raw:
-        yield raw
 
 
 def _tile_pattern(raw: rawpy.RawPy) -> NDArray[np.uint8]:
@@ -197,8 +189,7 @@ def load_raw(path: str | Path) -> PackedRaw:
         UnsupportedRawError: If the file is missing, damaged, empty or no Bayer RAW.
     """
     path = Path(path)
-    _check_file(path)
-    with _opened(path) as raw:
+    with opened_raw(path) as raw:
         counts = _mosaic_of(raw, path)
         pattern = _tile_pattern(raw)
         cfa = cfa_from_pattern(pattern, raw.color_desc.decode(), file_name=path.name)
@@ -233,8 +224,7 @@ def load_frame(path: str | Path) -> SensorFrame:
         UnsupportedRawError: If the file is missing, damaged, constant or no Bayer RAW.
     """
     path = Path(path)
-    _check_file(path)
-    with _opened(path) as raw:
+    with opened_raw(path) as raw:
         visible = _mosaic_of(raw, path)
         pattern = _tile_pattern(raw)
         cfa = cfa_from_pattern(pattern, raw.color_desc.decode(), file_name=path.name)
@@ -262,8 +252,7 @@ def load_metadata(path: str | Path) -> RawMetadata:
         UnsupportedRawError: If the file is missing or LibRaw does not know it.
     """
     path = Path(path)
-    _check_file(path)
-    with _opened(path) as raw:
+    with opened_raw(path) as raw:
         return build_metadata(_exif_of(raw, path), raw.other, raw.lens)
 
 
@@ -274,8 +263,7 @@ def load_gps(path: str | Path) -> dict[int, Any] | None:
         UnsupportedRawError: If the file is missing or LibRaw does not know it.
     """
     path = Path(path)
-    _check_file(path)
-    with _opened(path) as raw:
+    with opened_raw(path) as raw:
         return read_gps(_exif_of(raw, path))
 
 
@@ -290,8 +278,7 @@ def load_embedded_preview(path: str | Path, *, max_side: int) -> Image.Image | N
         UnsupportedRawError: If the file is missing or LibRaw does not know it.
     """
     path = Path(path)
-    _check_file(path)
-    with _opened(path) as raw:
+    with opened_raw(path) as raw:
         try:
             stored = raw.extract_thumb()
         except rawpy.LibRawError:

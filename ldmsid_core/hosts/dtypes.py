@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 
 import torch
 
@@ -56,5 +55,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_computes_bf16() -> bool:
-    supported: Any = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported()) if callable(supported) else False
+    """Whether the CPU has instructions for products of bfloat16, AMX or AVX-512's."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    found = (getattr(torch.cpu, name, None) for name in names)
+    return any(bool(supported()) for supported in found if callable(supported))

@@ -43,6 +43,14 @@ bench: setup
 	$(BIN)/python benchmarks/comfy_pack.py
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/step_sd21.py
+	$(BIN)/python benchmarks/decode_sd21.py
+	$(BIN)/python benchmarks/work.py
+	$(BIN)/python benchmarks/seams.py --short
+	$(BIN)/python benchmarks/steps.py --short
+	$(BIN)/python benchmarks/frame_sizes.py --short
+	$(BIN)/python benchmarks/released_quality.py --steps 10
+	$(BIN)/python benchmarks/data_loading.py --short
+	$(BIN)/python benchmarks/training_step.py --short
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..taming.fusion import BandFusion
 from ..taming.operations import blend
 from .blocks import Pieces, activation, residual, rows_of
-from .layers import Layers, Rows, Sides, convolve, empty, width_of
+from .layers import Layers, Rows, Sides, convolve, width_of
 from .modules import Residual, residual_of
 
 
@@ -129,7 +129,7 @@ def _leave(joined: list[_Joined], branch: _Branch, layers: Layers) -> Pieces:
             left: Tensor = branch.leave(new.add_(half.skip(top, bottom)))
             return left
 
-        found.append(layers.fill(torch.empty_like(half.inner), compute))
+        found.append(layers.make(half.inner, half.inner.shape[1], compute))
     return found
 
 
@@ -160,7 +160,7 @@ def _make_half(bands: Sequence[Tensor], branch: _Branch, layers: Layers) -> Half
     (band,) = bands
     width = width_of(branch.joint.conv1)
     silent = replace(layers, report=lambda _part: None)
-    return Half(*(silent.fill(empty(band, width), rows) for rows in part))
+    return Half(*(silent.make(band, width, rows) for rows in part))
 
 
 def _join(
@@ -185,7 +185,7 @@ def _join(
         def skipped(top: int, bottom: int, h: Tensor = h, part: _BandPart = part) -> Tensor:
             return skip(h[:, :, top:bottom]).add_(part.skipped(top, bottom))
 
-        found.append(_Joined(layers.fill(torch.empty_like(h), compute), skipped))
+        found.append(_Joined(layers.make(h, h.shape[1], compute), skipped))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from .layers import Affine, Layers, Rows, Sides, activate, convolve, empty, width_of
+from .layers import Affine, Layers, Rows, Sides, activate, convolve, width_of
 from .modules import Residual
 
 Pieces = list[Tensor]
@@ -41,7 +41,7 @@ def convolved(
     def compute(top: int, bottom: int) -> Tensor:
         return convolve(conv, read, x.shape[2], top, bottom, sides)
 
-    return layers.fill(empty(x, channels), compute, x.shape[1])
+    return layers.make(x, channels, compute)
 
 
 def residual(
@@ -72,6 +72,8 @@ def residual(
             skipped = old if block.skip is None else block.skip(old)
             return convolve(block.conv2, read, x.shape[2], top, bottom, sides).add_(skipped)
 
-        out = x if block.skip is None else empty(x, width_of(block.conv2))
-        found.append(layers.fill(out, compute, x.shape[1]))
+        if block.skip is None:
+            found.append(layers.fill(x, compute))
+        else:
+            found.append(layers.make(x, width_of(block.conv2), compute))
     return found

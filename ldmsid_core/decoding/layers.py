@@ -101,23 +101,38 @@ class Layers:
             self.report((bottom - top) / height)
 
     def fill(self, out: Tensor, compute: Rows, channels: int = 0) -> Tensor:
-        """Compute a layer's result strip by strip.
+        """Overwrite a tensor strip by strip with a layer's result.
 
         Args:
             out: To be written, `(1, C, h, w)`.
-            compute: Gives rows of the result.
+            compute: Gives rows of the result; reads of `out` no others.
             channels: Of the layer's input, where these are more.
-
-        Returns:
-            `out`, or where one strip is all what `compute` gave.
         """
         height, width = out.shape[-2:]
         for top, bottom in self.strips(height, width, max(channels, out.shape[1])):
+            out[:, :, top:bottom] = compute(top, bottom)
+        return out
+
+    def make(self, like: Tensor, channels: int, compute: Rows, *, scale: int = 1) -> Tensor:
+        """A layer's result, `(1, channels, h, w)`, computed strip by strip.
+
+        Args:
+            like: The layer's input.
+            channels: Of the result.
+            compute: Gives rows of the result.
+            scale: Result over input, in height and width.
+        """
+        height, width = (scale * side for side in like.shape[-2:])
+        out: Tensor | None = None
+        for top, bottom in self.strips(height, width, max(channels, like.shape[1])):
             rows = compute(top, bottom)
-            if bottom - top == height and rows.dtype == out.dtype:
+            if bottom - top == height:
                 out = rows
-            else:
-                out[:, :, top:bottom] = rows
+                continue
+            if out is None:
+                out = empty(like, channels, scale=scale, dtype=rows.dtype)
+            out[:, :, top:bottom] = rows
+        assert out is not None
         return out
 
     def affine(

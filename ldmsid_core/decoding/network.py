@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +19,7 @@ from ..wavelet import SubBands
 from .attention import self_attention
 from .bands import HalfCache, fuse
 from .blocks import Pieces, activation, convolved, residual, rows_of
-from .layers import Layers, Rows, Sides, convolve, empty, width_of
+from .layers import Layers, Rows, Sides, convolve, width_of
 from .modules import Decoder, Stage
 
 _FUSION_LAYERS = 9
@@ -161,7 +160,7 @@ def _upsample(pieces: Pieces, conv: nn.Module, layers: Layers) -> Pieces:
         ) -> Tensor:
             return convolve(conv, read, 2 * x.shape[2], top, bottom, sides)
 
-        pieces[place] = layers.fill(empty(x, width_of(conv), scale=2), compute, x.shape[1])
+        pieces[place] = layers.make(x, width_of(conv), compute, scale=2)
     return pieces
 
 
@@ -176,6 +175,5 @@ def _output(pieces: Pieces, decoder: Decoder, layers: Layers) -> Pieces:
         ) -> Tensor:
             return convolve(decoder.conv_out, read, x.shape[2], top, bottom, sides).float()
 
-        picture = empty(x, width_of(decoder.conv_out), dtype=torch.float32)
-        found.append(layers.fill(picture, compute, x.shape[1]))
+        found.append(layers.make(x, width_of(decoder.conv_out), compute))
     return found

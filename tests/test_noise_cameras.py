@@ -173,6 +173,8 @@ def test_the_levels_of_a_camera_reach_its_planes() -> None:
         ({"cameras": ("d851",)}, "d851"),
         ({"cameras": ("phone",), "dark_iso": (12800.0, 25600.0)}, "ISOs of phone within 12800"),
         ({"cameras": (3,)}, "names or paths"),
+        ({"iso": (50.0, 200.0)}, "from 100 to 25600, found 50"),
+        ({"dark_iso": (400.0, 51200.0)}, "from 100 to 25600, found 51200"),
     ],
 )
 def test_bad_cameras_are_refused_before_training(change: dict[str, Any], words: str) -> None:

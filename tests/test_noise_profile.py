@@ -151,6 +151,8 @@ def edited(tmp_path: Path, *place: str | int, value: Any, profile: NoiseProfile)
         (("version",), ..., "found None"),
         (("entries", 0, "read_scale"), float("nan"), "finite number as read_scale of entry 1"),
         (("entries", 0, "shot_gain"), float("inf"), "finite number as shot_gain"),
+        pytest.param(("entries", 0, "shot_gain"), 10**400, "finite number", id="huge"),
+        pytest.param(("entries", 0, "dark_frames"), 10**400, "whole number", id="huge count"),
         (("entries", 0, "shot_gain"), -1.0, "shot_gain > 0"),
         (("entries", 0, "shot_gain"), None, "exactly where gain_source is missing"),
         (("entries", 0, "gain_source"), "guessed", "guessed"),

@@ -76,3 +76,11 @@ def test_a_flat_frame_gives_even_weights() -> None:
     tiles = [Tile(0, 0, 8, 8, 0, 0), Tile(8, 8, 8, 8, 0, 0)]
     found = sample_weights([Known(torch.zeros(1, 4, 16, 16), 1)], tiles)
     torch.testing.assert_close(found, torch.full((2,), 0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_spoiled_frame_is_left_to_whoever_looks_at_the_picture(value: float) -> None:
+    frame = draw(1, 4, 16, 16).float()
+    frame[0, 1, 3, 3] = value
+    tiles = [Tile(0, left, 8, 8, 0, 0) for left in (0, 8)]
+    assert sample_weights([Known(frame, 1)], tiles).tolist() == [0.5, 0.5]

@@ -99,6 +99,10 @@ def sample_weights(known: Sequence[Known], tiles: Sequence[Tile]) -> Tensor:
         tiles: That stand for it, in latents.
 
     Returns:
-        `(tiles,)` float64, adding up to 1.
+        `(tiles,)` float64, adding up to 1; even where NaN or infinity is known of the frame, which
+        then spoils the picture and is named there.
     """
-    return balanced(torch.cat([_differences(each, tiles) for each in known], dim=1))
+    differences = torch.cat([_differences(each, tiles) for each in known], dim=1)
+    if not differences.isfinite().all():
+        return torch.full((len(tiles),), 1.0 / len(tiles), dtype=torch.float64)
+    return balanced(differences)

@@ -90,9 +90,10 @@ def load_clip(folder: Path) -> ClipIqa:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         tokens = dict(tokenizer(list(PROMPTS), padding=True, return_tensors="pt"))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"Expected a CLIP of transformers with its tokenizer in {folder}, but it cannot be "
-            f"read ({str(error).splitlines()[0]}); check the folder."
+            f"read ({reason}); check the folder."
         ) from error
     missing = sorted(report["missing_keys"])
     if missing:

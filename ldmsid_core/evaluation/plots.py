@@ -29,6 +29,7 @@ def save_plot(path: Path, scores: Scores, metric: Metric) -> None:
     parts = scores.parts()
     step = 0.8 / max(1, len(scores.routes))
     for number, route in enumerate(scores.routes):
+        label: str | None = _plain(route)
         for place, part in enumerate(parts):
             found = scores.mean(part, route, metric.key)
             if found.mean is None or not math.isfinite(found.mean):
@@ -40,8 +41,9 @@ def save_plot(path: Path, scores: Scores, metric: Metric) -> None:
                 # The percentile interval need not hold the mean of few scenes.
                 [[max(0.0, found.mean - low)], [max(0.0, high - found.mean)]],
                 fmt="o", color=f"C{number % 10}", capsize=3,
-                label=_plain(route) if place == 0 else None,
+                label=label,
             )  # fmt: skip
+            label = None  # once, at the first part that is drawn
     axes.set_xticks(range(len(parts)), [_plain(part.title) for part in parts])
     axes.set_xlim(-0.5, len(parts) - 0.5)
     direction = "higher" if metric.higher_is_better else "lower"

@@ -30,7 +30,7 @@ class IsoEntry:
         read_deviation: Standard deviation of the read noise, for the Gaussian kind.
         row_noise: Standard deviation of the value that a sensor row shares.
         colour_bias: Mean of each packed plane R, G1, B, G2 above the file's black level.
-        dark_frames: How many frames without light were measured; 0 is a masked border alone.
+        dark_frames: How many frames without light, or masked borders, were measured.
         flat_pairs: How many pairs of flat frames.
     """
 

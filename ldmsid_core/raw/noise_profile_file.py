@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from .noise_profile import IsoEntry, NoiseProfile
 FORMAT = "ldmsid noise profile"
 VERSION = 1
 _LARGEST_FILE = 1 << 20
+_LARGEST_NUMBER = 1e300
 _KEYS = (
     "format", "version", "make", "model", "black_level", "white_level", "read_noise", "entries",
     "gain_steps", "law", "method",
@@ -150,7 +150,8 @@ def _value(kind: str, value: Any, name: str) -> Any:
 
 def _number(value: Any, name: str, *, whole: bool = False) -> float:
     kinds = (int,) if whole else (int, float)
-    if type(value) not in kinds or not math.isfinite(value):
+    # JSON's whole numbers have no limit; no real setting or count is beyond a float's.
+    if type(value) not in kinds or not -_LARGEST_NUMBER < value < _LARGEST_NUMBER:
         kind = "a whole number" if whole else "a finite number"
         raise ConfigError(f"Expected {kind} as {name}, found {value!r}.")
     return value if whole else float(value)

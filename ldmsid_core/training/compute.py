@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin
 
 from ..errors import ConfigError
 from .pairs import BatchPart
@@ -83,7 +84,8 @@ def open_accelerator(config: StageConfig, compute: Compute) -> Iterator[Accelera
             state.clear()
         yield Accelerator(
             mixed_precision=config.precision,
-            gradient_accumulation_steps=config.accumulation,
+            # As a number it would give way to a variable that launchers set.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
             cpu=compute.on_cpu,
         )
     finally:

@@ -61,9 +61,12 @@ class DarknessConfig:
             raise ConfigError(f"Expected dark_share in 0..1, found {self.dark_share}.")
         if any(not isinstance(name, str) for name in self.cameras):
             raise ConfigError(f"Expected cameras as names or paths, found {self.cameras}.")
-        for camera in self.noise_cameras:
-            for wanted in (self.iso, self.dark_iso):
+        for wanted in (self.iso, self.dark_iso):
+            for camera in self.noise_cameras:
                 _shared_isos(camera, wanted)
+            if not self.cameras:
+                for iso in wanted:
+                    a7s2_noise(iso)
 
     @cached_property
     def noise_cameras(self) -> tuple[NoiseCamera, ...]:

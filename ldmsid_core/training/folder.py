@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, OutputError
 from ..output.atomic import written_atomically
 from .config import TrainingConfig, changed_settings, parse_training_config
+from .export import HOST_NAME, TAMING_NAME
 
 CONFIG_NAME = "config.json"
 
@@ -22,7 +23,7 @@ def prepare_folder(config: TrainingConfig, folder: Path, *, writes: bool) -> Non
 
     Raises:
         ConfigError: If the folder holds a run with other settings, which are named.
-        OutputError: If the folder takes no file.
+        OutputError: If the folder takes no file, or holds weights of which no run there tells.
     """
     path = folder / CONFIG_NAME
     if path.exists():
@@ -37,6 +38,12 @@ def prepare_folder(config: TrainingConfig, folder: Path, *, writes: bool) -> Non
                 f"{CONFIG_NAME} or choose a new folder."
             )
         return
+    for name in (HOST_NAME, TAMING_NAME):
+        if (folder / name).exists():
+            raise OutputError(
+                f"Expected a folder without {name} for a new run, but {folder} holds one and no "
+                f"{CONFIG_NAME} of a run that made it; it was kept. Choose another folder with -o."
+            )
     if writes:
         with written_atomically(path, overwrite=False) as partial:
             partial.write_text(config.to_json(), encoding="utf-8")

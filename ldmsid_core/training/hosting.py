@@ -88,10 +88,7 @@ def _prompt_of(path: Path, host: Host) -> Tensor:
         prompt = load_taming(beside).prompt_embedding if beside.exists() else None
         where = f"a taming file {beside.name} beside the host with a prompt embedding"
     else:
-        is_folder = path.is_dir()
-        state = (
-            read_folder(path).weights("text_encoder") if is_folder else read_original(path).state
-        )
+        state = _text_encoder(path)
         found = has_text_encoder(state)
         prompt = empty_prompt_embedding(state, source=str(path)) if found else None
         where = "a text encoder in the host (the full checkpoint, or text_encoder/ in the folder)"

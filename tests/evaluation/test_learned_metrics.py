@@ -198,6 +198,15 @@ def test_clip_input_is_the_middle_square() -> None:
     assert shown[0, 0, :, 2:-2].min() == pytest.approx(white, abs=1e-4)
 
 
+def test_a_clip_that_fails_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(CLIPModel, "from_pretrained", fail)
+    with pytest.raises(CheckpointError, match=r"cannot be read \(OSError\)"):
+        load_clip(tmp_path)
+
+
 def test_clip_folders_that_serve_not(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"but .* is none; check it"):
         load_clip(tmp_path / "absent")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from ldmsid_core.errors import OutputError
+from ldmsid_core.evaluation.plots import save_plot
 from ldmsid_core.evaluation.report import check_report, page, write_report
 from ldmsid_core.evaluation.report_sheet import Sheet, build_sheet, chosen_sheets
 from ldmsid_core.evaluation.ruler import WEIGHT_FREE, Ruler
@@ -125,6 +127,22 @@ def test_infinite_and_missing_values_are_shown_and_not_drawn(tmp_path: Path) -> 
     write_report(tmp_path, found)
     words = Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts
     assert "∞" in words and "–" in words and "+0.00" in words
+
+
+def test_a_route_whose_first_mean_is_infinite_is_named_in_the_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One perfect picture makes the mean over all infinite, but not that of the other ratio."""
+    named: list[str] = []
+    monkeypatch.setattr(
+        Axes, "legend", lambda axes, **_: named.extend(axes.get_legend_handles_labels()[1])
+    )
+    rows = [
+        Score(f"a{ratio:g}", "A", "a", ratio, None, {"psnr_rgb": value})
+        for ratio, value in ((100.0, math.inf), (250.0, 30.0))
+    ]
+    save_plot(tmp_path / "p.png", Scores(tuple(rows)), WEIGHT_FREE[0])
+    assert named == ["A"]
 
 
 def test_an_older_report_is_kept_unless_overwritten(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ def test_sid_lines_that_are_none_are_refused_by_number(
     assert said in str(raised.value)
 
 
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    for kind, name in (("sid", "Sony_train_list.txt"), ("pairs", "pairs.csv")):
+        (tmp_path / name).write_bytes(b"short,long\n\xff\xfe")
+        with pytest.raises(DatasetError, match=name):
+            list_pairs(tmp_path, kind=kind)  # type: ignore[arg-type]
+
+
 def test_sid_without_its_lists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"Sony_train_list\.txt"):
         list_pairs(tmp_path, kind="sid")

@@ -94,6 +94,18 @@ def test_accumulation_equals_a_large_batch(tmp_path: Path) -> None:
     assert largest_difference(large, small) < 2e-3
 
 
+def test_a_launchers_variable_does_not_change_accumulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(steps=2, batch=1, accumulation=2)
+    plain, _, _ = unet_stage(tmp_path / "a", config)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    launched, _, _ = unet_stage(tmp_path / "b", config)
+    assert same_weights(plain, launched)
+    # Adam hides the scale of gradients; their norm in the log shows it.
+    assert (tmp_path / "a" / "s.csv").read_text() == (tmp_path / "b" / "s.csv").read_text()
+
+
 def _saved_bytes(run: Callable[[], object]) -> int:
     seen: dict[int, int] = {}
 

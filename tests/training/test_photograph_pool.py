@@ -54,6 +54,18 @@ def test_a_crop_at_full_size_is_the_photograph(shards: Path) -> None:
     assert {mirrored for _, mirrored in found} == {False, True}
 
 
+def test_a_crop_as_large_as_the_photograph_is_not_scaled(tmp_path: Path) -> None:
+    """64 is one of the sides whose logarithm's exponential is a little less."""
+    picture = scene_picture(64, 64, seed=1)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture).save(tmp_path / "in" / "one.png")
+    prepare_dataset(tmp_path / "in", tmp_path / "out", kind="folder")
+    (found,) = PhotographPool(tmp_path / "out", seed=2).batch(0, count=1, crop=64).numpy()
+    wanted = picture.transpose(2, 0, 1) / 255.0
+    # 8-bit values over 255 in float32 and in float64.
+    assert any(np.allclose(way, wanted, atol=1e-6) for way in (found, found[:, :, ::-1]))
+
+
 def test_noise_is_new_while_the_photograph_stays(shards: Path) -> None:
     image = PhotographPool(shards, seed=2).batch(0, count=2, crop=16)
     first, second = (darken(image, DarknessConfig(), seed=(1, step)) for step in (0, 1))

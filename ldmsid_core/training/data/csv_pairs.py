@@ -70,7 +70,7 @@ def list_csv_pairs(folder: Path, *, split: str) -> tuple[SourcePair, ...]:
             reader = csv.DictReader(stream)
             columns = reader.fieldnames or []
             rows = [(reader.line_num, dict(row)) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"Expected UTF-8 text with commas in {path}, found {error}.") from error
     strange = sorted(set(columns) - set(_COLUMNS)) + [c for c in _NEEDED if c not in columns]
     if strange:

@@ -109,7 +109,8 @@ class PhotographPool:
 
     def _crop(self, rng: np.random.Generator, file: str, pair: ShardPair, crop: int) -> Tensor:
         largest = min(pair.height, pair.width, _LARGEST_SCALE * crop)
-        side = int(np.exp(rng.uniform(np.log(crop), np.log(largest))))
+        # Of a logarithm's exponential a rounding may be missing: 512 would be 511.
+        side = max(crop, int(np.exp(rng.uniform(np.log(crop), np.log(largest)))))
         top = int(rng.integers(0, pair.height - side + 1))
         left = int(rng.integers(0, pair.width - side + 1))
         piece = read_window(self._folder / file, pair.truth, Window(top, left, side, side))

@@ -53,6 +53,16 @@ def _parse_line(line: str, split: str, where: str) -> SourcePair:
     )  # fmt: skip
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"Expected lines of text in {path}, but it cannot be read ({error}); use the lists as "
+            "distributed."
+        ) from error
+
+
 def list_sid(folder: Path, *, split: str) -> tuple[SourcePair, ...]:
     """The pairs of the lists `Sony_train_list.txt`, `Sony_val_list.txt`, `Sony_test_list.txt`.
 
@@ -79,7 +89,7 @@ def list_sid(folder: Path, *, split: str) -> tuple[SourcePair, ...]:
         _parse_line(line, name, f"{path.name}, line {number}")
         for name, path in lists.items()
         if path.is_file() and split in ("all", name)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for number, line in enumerate(_lines(path), start=1)
         if line.strip()
     ]
     return select_split(pairs, split, folder)

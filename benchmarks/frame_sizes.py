@@ -61,7 +61,11 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     left.plot(sizes, [row["frame"] for row in rows], "s--", label="the frame itself")
     left.set(xlabel="sensor, MP", ylabel="GB", ylim=(0, None), title="memory")
     left.legend()
-    right.loglog(sizes, [row["seconds"] for row in rows], "o-")
+    seconds = [row["seconds"] for row in rows]
+    right.loglog(sizes, seconds, "o-")
+    right.minorticks_off()
+    right.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    right.set_yticks(seconds, [f"{value:.0f}" for value in seconds])
     right.set(xlabel="sensor, MP", ylabel="CPU seconds", title="time")
     figure.savefig(path, dpi=110)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -165,12 +165,15 @@ def test_interrupt_leaves_nothing_half_written(tmp_path: Path, dng: Path) -> Non
         sys.executable, "-P", "-c", "from ldmsid_core.cli import main; main()", "enhance", str(dng),
         "-o", str(out), "--host", str(files.host), "--taming", str(files.taming), "--steps", "1000",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not out.exists() and process.poll() is None:
-        time.sleep(0.1)
-    time.sleep(2.0)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    shown = b""
+    # In the middle of sampling, however long the start takes.
+    while not re.search(rb"[1-9]\d*/1000", shown) and process.poll() is None:
+        shown += os.read(process.stderr.fileno(), 4096)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=120)
+    errors = (shown + rest).decode()
     assert process.returncode == 130, errors
     assert "interrupted" in errors and "Traceback" not in errors
     assert not list(out.iterdir())

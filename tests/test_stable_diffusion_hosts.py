@@ -96,8 +96,14 @@ def test_every_container_gives_the_same_network(tmp_path: Path, family: str) -> 
         assert host.header.latent_scale == pytest.approx(0.18215)
         assert host.name == path.name and not host.unet.training and not host.vae.training
         assert not any(p.requires_grad for p in (*host.unet.parameters(), *host.vae.parameters()))
+        for part, right in ((host.unet, weights.unet), (host.vae, weights.vae)):
+            loaded, own = part.state_dict(), right.state_dict()
+            assert set(loaded) == set(own), name
+            assert all(torch.equal(loaded[key], own[key]) for key in own), name
         for found, right in zip(outputs(host), wanted, strict=True):
-            assert torch.equal(found, right), name
+            # Mapped weights begin at other addresses, and some CPUs' kernels then sum in another
+            # order: a few units in the last place.
+            assert float((found - right).abs().max() / right.abs().max()) < 1e-5, name
         seen.add(host.sha256)
     assert len(seen) == len(paths)
     half = load_host(paths["safetensors"], dtype=torch.bfloat16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import warnings
@@ -13,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.clip_model import write_clip
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPConfig, CLIPModel
 
 from ldmsid_core.errors import CheckpointError
-from ldmsid_core.evaluation.clip_iqa import PROMPTS, clip_input, load_clip
 from ldmsid_core.evaluation.learned import LearnedFiles, build_ruler
 from ldmsid_core.evaluation.lpips import ALEX, VGG, Backbone, load_lpips
 from ldmsid_core.evaluation.nima import load_nima
@@ -147,71 +145,6 @@ def test_lpips_of_another_layout_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         load_lpips(written(tmp_path, _changed(**changes)))
-
-
-def write_clip(folder: Path) -> CLIPModel:
-    """A tiny CLIP whose tokenizer knows single letters."""
-    folder.mkdir()
-    letters = sorted({c for text in PROMPTS for c in text.lower() if c != " "})
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({w: n for n, w in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-             "num_attention_heads": 2}  # fmt: skip
-    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1,
-            "pad_token_id": len(words) - 1}  # fmt: skip
-    config = CLIPConfig(
-        text_config={**small, **ends, "vocab_size": len(words), "max_position_embeddings": 24},
-        vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CLIPModel(config).eval()
-    model.save_pretrained(folder)
-    return model
-
-
-def test_clip_iqa_is_the_softmax_of_two_cosines(tmp_path: Path) -> None:
-    model = write_clip(tmp_path / "clip")
-    network = load_clip(tmp_path / "clip")
-    image, _ = pair(48, 40)
-    with torch.no_grad():
-        vision = model.vision_model(pixel_values=clip_input(image, 32)).pooler_output
-        seen = model.visual_projection(vision)
-        text = model.text_model(**network.tokens).pooler_output
-        read = model.text_projection(text)
-    cosines = functional.cosine_similarity(seen, read)
-    good, bad = (model.logit_scale.exp() * cosines).double().tolist()
-    expected = 1 / (1 + np.exp(bad - good))
-    assert network.score(image) == pytest.approx(expected, abs=1e-5)  # float32
-    assert expected != pytest.approx(0.5, abs=1e-4)
-
-
-def test_clip_input_is_the_middle_square() -> None:
-    image = torch.zeros(1, 3, 64, 128)
-    image[..., 32:96] = 1.0
-    shown = clip_input(image, 32)
-    assert shown.shape == (1, 3, 32, 32)
-    # White in CLIP's norm; the edge columns blend with the black beyond them.
-    white = (1 - 0.48145466) / 0.26862954
-    assert shown[0, 0, :, 2:-2].min() == pytest.approx(white, abs=1e-4)
-
-
-def test_a_clip_that_fails_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError
-
-    monkeypatch.setattr(CLIPModel, "from_pretrained", fail)
-    with pytest.raises(CheckpointError, match=r"cannot be read \(OSError\)"):
-        load_clip(tmp_path)
-
-
-def test_clip_folders_that_serve_not(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"but .* is none; check it"):
-        load_clip(tmp_path / "absent")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_clip(tmp_path)
 
 
 class _Bins(nn.Module):

@@ -10,8 +10,9 @@ from helpers.calibration import BLACK, TINT, counts_of
 from scipy import stats
 
 from ldmsid_core.errors import ConfigError
+from ldmsid_core.raw import noise_fit
 from ldmsid_core.raw.cfa import packed_places
-from ldmsid_core.raw.noise import SensorNoise, a7s2_noise
+from ldmsid_core.raw.noise import SensorNoise, a7s2_noise, tukey_lambda_deviation
 from ldmsid_core.raw.noise_fit import (
     DarkNoise,
     fit_tukey_lambda,
@@ -98,6 +99,18 @@ def test_hot_pixels_are_left_out_where_two_frames_show_them() -> None:
     assert found.black == pytest.approx(clean.black, abs=1e-2)
     assert found.row_noise == pytest.approx(clean.row_noise, rel=2e-2)
     assert measure_dark(spoilt[:1]).read_deviation > 10 * clean.read_deviation
+
+
+def test_thinned_samples_come_from_even_and_odd_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd columns of each plane are three times as noisy; the fit sees both."""
+    side = 64
+    monkeypatch.setattr(noise_fit, "_MOST_SAMPLES", 4 * side * side * 2 // 3)
+    sigma = np.where(np.arange(side) % 2, 9.0, 3.0)
+    counts = np.random.default_rng(0).normal(512.0, sigma, (4, side, side)).round()
+    found = measure_dark([counts.astype(np.uint16)])
+    fitted = found.read_scale * tukey_lambda_deviation(found.read_shape)
+    # A mixture is no Tukey-lambda, so the two differ; even columns alone would give 0.45.
+    assert fitted == pytest.approx(found.read_deviation, rel=0.1)
 
 
 def test_a_camera_that_clips_its_black_is_refused() -> None:

@@ -77,12 +77,13 @@ def fit_tukey_lambda(samples: Floats) -> tuple[float, float]:
     """Scale and shape of centred samples by the probability plot.
 
     Args:
-        samples: `(n,)`; evenly thinned where there are more than about a million.
+        samples: `(n,)`; evenly thinned where there are more than about two million.
 
     Returns:
         Slope of the plot, and the shape from -0.4 to 0.5 with the highest correlation.
     """
-    step = max(1, -(-samples.size // _MOST_SAMPLES))
+    # Samples that `measure_dark` has thinned stay as they are: twice would miss whole columns.
+    step = max(1, samples.size // _MOST_SAMPLES)
     ordered = np.sort(samples[::step])
     p = _plotting_positions(ordered.size)
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .cli_options import one_clear_line, quiet_option, set_threads, threads_option
+
+if TYPE_CHECKING:
+    from .training.export import TrainedFiles
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--log", type=click.Choice(["csv", "tensorboard"]), default="csv",
                  show_default=True, help="tensorboard writes event files beside the CSV."),
     click.option("--cpu", "on_cpu", is_flag=True, help="Leave accelerators alone."),
+    click.option("--loaders", type=click.IntRange(1, 256), default=0, show_default="2",
+                 help="Threads that read data from files while a stage computes."),
     click.option("--refresh-latents", is_flag=True,
                  help="Generate decoder taming's latents on disk again."),
     threads_option,
@@ -36,6 +41,19 @@ def _say(text: str) -> None:
         click.echo(text)
 
 
+def _list_left_out(files: TrainedFiles) -> None:
+    """What of the training data could not be read."""
+    left = files.left_out
+    if left.crops and os.environ.get("RANK", "0") == "0":
+        click.echo(
+            f"ldmsid: {left.crops} crops could not be read and others took their places; they were "
+            f"of {len(left.skipped)} files:",
+            err=True,
+        )
+        for skip in left.skipped:
+            click.echo(f"ldmsid: left out {skip.name}: {skip.reason}", err=True)
+
+
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
@@ -45,8 +63,11 @@ def train(config: Path, output: Path, threads: int | None, **options: Any) -> No
     """Train taming modules, and a small host where none is given, by a JSON CONFIG.
 
     CONFIG may be `tiny`, the configuration of the embedded model, or `paper_sd21`, the paper's
-    for Stable Diffusion 2.1. Several devices or machines: start it by `accelerate launch -m
-    ldmsid_core train ...` or `torchrun -m ldmsid_core train ...`.
+    for Stable Diffusion 2.1. Its section `data` says what is trained on: drawn images (the
+    default), or pairs or photographs that `ldmsid prepare` made shards of.
+
+    Several devices or machines: start it by `accelerate launch -m ldmsid_core train ...` or
+    `torchrun -m ldmsid_core train ...`.
     """
     from .training.config import find_training_config, load_training_config
     from .training.context import RunOptions
@@ -56,6 +77,7 @@ def train(config: Path, output: Path, threads: int | None, **options: Any) -> No
     chosen = load_training_config(find_training_config(config))
     files = train_model(chosen, output, options=RunOptions(**options))
     _say(f"{files.host}\n{files.taming}")
+    _list_left_out(files)
 
 
 @click.command()

@@ -11,6 +11,7 @@ from ..wavelet import BandKind
 from .compute import open_compute
 from .config import TamedHalves, TrainingConfig
 from .context import RunOptions, TrainingData
+from .images import PoolConfig
 from .losses import Perceptual
 from .run import train_model
 
@@ -45,7 +46,10 @@ VARIANTS = (
 def variant_config(config: TrainingConfig, variant: Variant, host: str) -> TrainingConfig:
     """The configuration of a variant of a host: the taming stages alone."""
     stages = tuple(s for s in config.stages if s.kind in ("unet_taming", "decoder_taming"))
-    return replace(config, stages=stages, host=host, bands=variant.bands, taming=variant.tamed)
+    pool = PoolConfig() if config.data.is_from_files else config.pool
+    return replace(
+        config, stages=stages, host=host, bands=variant.bands, taming=variant.tamed, pool=pool
+    )  # fmt: skip
 
 
 def run_ablations(

@@ -12,7 +12,9 @@ from ..errors import ConfigError
 from ..taming.configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
 from ..wavelet import BandKind
 from .darkness import DarknessConfig
+from .data_config import DataConfig
 from .generated import GenerationConfig
+from .images import PoolConfig
 from .losses import LossConfig
 from .stage import StageConfig
 
@@ -50,44 +52,15 @@ class Stage(StageConfig):
             raise ConfigError(f"Expected a stage name of letters and digits, found {self.name!r}.")
         if self.kind != "decoder_taming" and self.loss != LossConfig():
             raise ConfigError(f"Stage {self.name}: only decoder_taming has a loss to choose.")
-        if self.kind in _HOST_KINDS and self.sample_every:
+        if self.trains_host and self.sample_every:
             raise ConfigError(
                 f"Stage {self.name}: only taming stages draw sample sheets; leave sample_every out."
             )
 
-
-@dataclass(frozen=True)
-class PoolConfig:
-    """Where clean images come from.
-
-    Attributes:
-        window: Procedural images held at a time.
-        side: Their side in pixels.
-        renew_every: Steps after which the oldest is replaced.
-        photograph_share: Share of crops from bundled photographs.
-        encoded: Crops encoded once for the diffusion stages, a multiple of 8; 0 encodes new ones
-            at each step, which UNet taming of a given host can.
-        epoch_samples: Samples that count as one epoch; 0: the sequence has no end, stages count
-            in steps.
-    """
-
-    window: int = 300
-    side: int = 320
-    renew_every: int = 4
-    photograph_share: float = 0.2
-    encoded: int = 1600
-    epoch_samples: int = 0
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if min(self.window, self.side, self.renew_every) < 1:
-            raise ConfigError(f"Expected window, side and renew_every >= 1, found {self}.")
-        if self.encoded < 0 or self.encoded % 8:
-            raise ConfigError(f"Expected encoded as a multiple of 8, found {self.encoded}.")
-        if self.epoch_samples < 0:
-            raise ConfigError(f"Expected epoch_samples >= 0, found {self.epoch_samples}.")
-        if not 0.0 <= self.photograph_share <= 1.0:
-            raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
+    @property
+    def trains_host(self) -> bool:
+        """Whether a part of the host learns, from clean images."""
+        return self.kind in _HOST_KINDS
 
 
 @dataclass(frozen=True)
@@ -106,8 +79,9 @@ class TrainingConfig:
         unet_modules: Shape of UNet taming.
         decoder_modules: Shape of decoder taming.
         seed: Of images, initial weights and prompt; noise follows from the step alone.
-        pool: Clean images.
-        darkness: Dark RAWs.
+        data: What the stages train on; pool and darkness are those of drawn data.
+        pool: Drawn clean images. Of data from files `encoded` alone is looked at.
+        darkness: Simulated dark RAWs.
         generation: Latents for decoder taming.
         warm_start: Folder with `host.safetensors` and `taming.safetensors` whose weights the
             stages start from; empty starts anew, `embedded` is the bundled model.
@@ -121,7 +95,8 @@ class TrainingConfig:
     unet_modules: UNetTamingConfig = field(default_factory=UNetTamingConfig)
     decoder_modules: DecoderTamingConfig = field(default_factory=DecoderTamingConfig)
     seed: int = 1
-    pool: PoolConfig = PoolConfig()
+    data: DataConfig = field(default_factory=DataConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
     darkness: DarknessConfig = field(default_factory=DarknessConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     warm_start: str = ""
@@ -140,6 +115,7 @@ class TrainingConfig:
         if order != sorted(order):
             raise ConfigError(f"Expected stages in the order {', '.join(_KINDS)}, found {names}.")
         self._check_host()
+        self._check_data()
 
     def _check_host(self) -> None:
         kinds = {stage.kind for stage in self.stages}
@@ -154,7 +130,7 @@ class TrainingConfig:
         if not self.host and not self.pool.encoded:
             raise ConfigError("Expected pool.encoded above 0 where the host is trained as well.")
         crops = {s.crop for s in self.stages if s.kind in ("unet", "unet_taming")}
-        if len(crops) > 1 and self.pool.encoded:
+        if len(crops) > 1 and self.pool.encoded and not self.data.is_from_files:
             raise ConfigError(
                 "Expected one crop for unet and unet_taming, which share their latents, found "
                 f"{sorted(crops)}."
@@ -167,6 +143,20 @@ class TrainingConfig:
                 f"Expected a stage {', '.join(sorted(halves - kinds))} for taming {self.taming!r}."
             )
 
+    def _check_data(self) -> None:
+        """Refuse settings of drawn data beside data that are not drawn."""
+        if not self.data.is_from_files:
+            return
+        if self.pool != PoolConfig(encoded=self.pool.encoded):
+            raise ConfigError(
+                f"Expected no settings of pool but encoded with data of the kind "
+                f"{self.data.kind}, found {self.pool}; images come from {self.data.folder}."
+            )
+        if self.data.kind == "pairs" and self.darkness != DarknessConfig():
+            raise ConfigError(
+                "Expected no darkness with data of the kind pairs, whose RAWs are dark already."
+            )
+
     def of_kind(self, kind: StageKind) -> tuple[tuple[int, Stage], ...]:
         """The stages of a kind with their places in the list; none of a half left untamed."""
         left_out = {"unet": "decoder_taming", "decoder": "unet_taming"}.get(self.taming)
@@ -175,6 +165,10 @@ class TrainingConfig:
             for place, stage in enumerate(self.stages)
             if stage.kind == kind and kind != left_out
         )
+
+    def used_stages(self) -> tuple[tuple[int, Stage], ...]:
+        """All stages with their places in the list, without those of a half left untamed."""
+        return tuple(found for kind in _KINDS for found in self.of_kind(kind))
 
     def to_json(self) -> str:
         """Every setting, defaults included."""
@@ -206,7 +200,7 @@ def parse_training_config(values: Mapping[str, Any], *, source: str) -> Training
     ready["stages"] = tuple(_parse_stage(stage, source) for stage in stages)
     kinds: dict[str, type] = {
         "decoder_modules": DecoderTamingConfig, "pool": PoolConfig, "darkness": DarknessConfig,
-        "generation": GenerationConfig,
+        "generation": GenerationConfig, "data": DataConfig,
     }  # fmt: skip
     for name, kind in kinds.items():
         if name in ready:

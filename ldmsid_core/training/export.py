@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..taming.header import InputRecipe, TamingHeader
 from ..taming.unet_taming import UNetTaming
 from .autoencoder import TINY_VAE
 from .config import TrainingConfig
+from .data.skips import LeftOut
 from .diffusion import TINY_UNET
 from .hosting import TamableHost
 
@@ -30,10 +31,12 @@ class TrainedFiles:
         host: The host: trained by the run, or the given one where it was found.
         taming: The taming file; of a run without taming stages it holds the prompt embedding
             alone.
+        left_out: What of the data could not be read.
     """
 
     host: Path
     taming: Path
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def no_change_unet(config: UNetTamingConfig) -> UNetTaming:

@@ -19,7 +19,7 @@ _OPTIONS = (
     click.option("--log", type=click.Choice(["csv", "tensorboard"]), default="csv",
                  show_default=True, help="tensorboard writes event files beside the CSV."),
     click.option("--cpu", "on_cpu", is_flag=True, help="Leave accelerators alone."),
-    click.option("--loaders", type=click.IntRange(1, 256), default=0, show_default="2",
+    click.option("--loaders", type=click.IntRange(1, 256), default=None, show_default="2",
                  help="Threads that read data from files while a stage computes."),
     click.option("--refresh-latents", is_flag=True,
                  help="Generate decoder taming's latents on disk again."),

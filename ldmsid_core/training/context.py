@@ -57,14 +57,14 @@ class RunOptions:
         log: Written beside the CSV.
         on_cpu: Leave accelerators alone.
         refresh_latents: Generate decoder taming's latents on disk again.
-        loaders: Threads that read data from files ahead; 0 takes the usual number.
+        loaders: Threads that read data from files ahead; None takes two.
     """
 
     quiet: bool = False
     log: LogName = "csv"
     on_cpu: bool = False
     refresh_latents: bool = False
-    loaders: int = 0
+    loaders: int | None = None
 
 
 @dataclass

@@ -43,9 +43,7 @@ def test_a_plan_is_what_the_engine_will_ask_for(processes: int, accumulation: in
         compute = one_process(process, processes)
         plan = StageParts(config, compute, 5)
         wanted = [
-            compute.part(config, step, number)
-            for step in (5, 6)
-            for number in range(accumulation)
+            compute.part(config, step, number) for step in (5, 6) for number in range(accumulation)
         ]
         assert [plan[i] for i in range(len(plan))] == wanted
     assert len(StageParts(config, one_process(), 7)) == 0
@@ -64,7 +62,7 @@ def test_the_plan_is_made_by_threads_and_nothing_twice() -> None:
 def test_what_is_not_next_is_made_all_the_same() -> None:
     make = Recorded()
     ahead = Ahead(make, threads=1)
-    stranger, = steps(99)
+    (stranger,) = steps(99)
     assert ahead.get(stranger) == 99  # no plan yet
     with ahead.reading(steps(0, 1, 2, 3, 4, 5, 6, 7), "s"):
         assert ahead.get(steps(0)[0]) == 0

@@ -12,13 +12,17 @@ import click
 from .cli_options import one_clear_line, quiet_option, set_threads, threads_option
 
 if TYPE_CHECKING:
+    from .training.config import TrainingConfig
     from .training.export import TrainedFiles
+    from .training.perceptual import LpipsLoss
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--log", type=click.Choice(["csv", "tensorboard"]), default="csv",
                  show_default=True, help="tensorboard writes event files beside the CSV."),
     click.option("--cpu", "on_cpu", is_flag=True, help="Leave accelerators alone."),
+    click.option("--lpips", type=click.Path(path_type=Path), default=None,
+                 help="Weights of LPIPS, AlexNet's or VGG16's, for the loss term perceptual."),
     click.option("--loaders", type=click.IntRange(1, 256), default=None, show_default="2",
                  help="Threads that read data from files while a stage computes."),
     click.option("--refresh-latents", is_flag=True,
@@ -33,6 +37,12 @@ def _training_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def _perceptual(path: Path | None, config: TrainingConfig) -> LpipsLoss | None:
+    from .training.perceptual import load_perceptual
+
+    return None if path is None else load_perceptual(path, config)
 
 
 def _say(text: str) -> None:
@@ -75,7 +85,8 @@ def train(config: Path, output: Path, threads: int | None, **options: Any) -> No
 
     set_threads(threads)
     chosen = load_training_config(find_training_config(config))
-    files = train_model(chosen, output, options=RunOptions(**options))
+    network = _perceptual(options.pop("lpips"), chosen)
+    files = train_model(chosen, output, options=RunOptions(**options), perceptual=network)
     _say(f"{files.host}\n{files.taming}")
     _list_left_out(files)
 
@@ -97,4 +108,6 @@ def ablate(config: Path, output: Path, threads: int | None, **options: Any) -> N
 
     set_threads(threads)
     chosen = load_training_config(find_training_config(config))
-    _say(str(run_ablations(chosen, output, options=RunOptions(**options))))
+    network = _perceptual(options.pop("lpips"), chosen)
+    results = run_ablations(chosen, output, options=RunOptions(**options), perceptual=network)
+    _say(str(results))

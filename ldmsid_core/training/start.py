@@ -16,6 +16,7 @@ from .context import Run, RunOptions, TrainingData
 from .file_data import FileData, check_warm_start, open_file_data
 from .folder import prepare_folder
 from .losses import Perceptual
+from .perceptual import LpipsLoss
 from .step_log import check_log
 
 # Threads that read data from files ahead: two keep up with six crops of 512 in half a second.
@@ -40,7 +41,8 @@ def open_run(
             check_warm_start(config, files, start_taming.header.input_recipe)
         data = files.for_run(options.loaders or _LOADERS)
     with open_compute(on_cpu=options.on_cpu) as compute:
-        prepare_folder(config, folder, writes=compute.is_main)
+        network = perceptual.sha256 if isinstance(perceptual, LpipsLoss) else ""
+        prepare_folder(config, folder, writes=compute.is_main, perceptual=network)
         compute.wait()
         yield Run(config, folder, options, compute, start_host, start_taming, data, perceptual)
 

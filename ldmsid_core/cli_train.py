@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .training.config import TrainingConfig
     from .training.export import TrainedFiles
     from .training.perceptual import LpipsLoss
+    from .training.regress import TrainedRegression
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPTIONS = (
@@ -51,7 +52,7 @@ def _say(text: str) -> None:
         click.echo(text)
 
 
-def _list_left_out(files: TrainedFiles) -> None:
+def _list_left_out(files: TrainedFiles | TrainedRegression) -> None:
     """What of the training data could not be read."""
     left = files.left_out
     if left.crops and os.environ.get("RANK", "0") == "0":
@@ -72,22 +73,28 @@ def _list_left_out(files: TrainedFiles) -> None:
 def train(config: Path, output: Path, threads: int | None, **options: Any) -> None:
     """Train taming modules, and a small host where none is given, by a JSON CONFIG.
 
-    CONFIG may be `tiny`, the configuration of the embedded model, or `paper_sd21`, the paper's
-    for Stable Diffusion 2.1. Its section `data` says what is trained on: drawn images (the
-    default), or pairs or photographs that `ldmsid prepare` made shards of.
+    CONFIG may be `tiny`, the configuration of the embedded model, `paper_sd21`, the paper's for
+    Stable Diffusion 2.1, or `tiny_regression`, a U-Net of the embedded model's size that maps RAW
+    to picture without a host: a baseline for `ldmsid evaluate --regression`.
+
+    Its section `data` says what is trained on: drawn images (the default), or pairs or photographs
+    that `ldmsid prepare` made shards of.
 
     Several devices or machines: start it by `accelerate launch -m ldmsid_core train ...` or
     `torchrun -m ldmsid_core train ...`.
     """
     from .training.config import find_training_config, load_training_config
     from .training.context import RunOptions
+    from .training.regress import train_regression
     from .training.run import train_model
 
     set_threads(threads)
     chosen = load_training_config(find_training_config(config))
     network = _perceptual(options.pop("lpips"), chosen)
-    files = train_model(chosen, output, options=RunOptions(**options), perceptual=network)
-    _say(f"{files.host}\n{files.taming}")
+    run: Callable[..., TrainedFiles | TrainedRegression]
+    run = train_regression if chosen.is_regression else train_model
+    files = run(chosen, output, options=RunOptions(**options), perceptual=network)
+    _say("\n".join(map(str, files.paths)))
     _list_left_out(files)
 
 

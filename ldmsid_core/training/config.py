@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,12 +16,14 @@ from .data_config import DataConfig
 from .generated import GenerationConfig
 from .images import PoolConfig
 from .losses import LossConfig
+from .regression import RegressionConfig
 from .stage import StageConfig
 
-StageKind = Literal["vae", "unet", "unet_taming", "decoder_taming"]
+StageKind = Literal["vae", "unet", "unet_taming", "decoder_taming", "regression"]
 TamedHalves = Literal["both", "unet", "decoder"]
 _KINDS: tuple[StageKind, ...] = get_args(StageKind)
 _HOST_KINDS = ("vae", "unet")
+_TAMING_ALONE = ("taming", "bands", "generation", "warm_start")
 _CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -30,9 +32,10 @@ class Stage(StageConfig):
     """One entry of a configuration's list of stages.
 
     Attributes:
-        kind: What learns: the host's `vae` or `unet`, `unet_taming` or `decoder_taming`.
+        kind: What learns: the host's `vae` or `unet`, `unet_taming` or `decoder_taming`; or the
+            baseline, `regression`.
         name: Of its files in the run's folder; empty takes the kind.
-        loss: Of decoder taming.
+        loss: Of decoder taming and of the baseline.
     """
 
     kind: StageKind = "unet_taming"
@@ -50,11 +53,16 @@ class Stage(StageConfig):
             object.__setattr__(self, "name", self.kind)
         if not self.name.replace("_", "").replace("-", "").isalnum():
             raise ConfigError(f"Expected a stage name of letters and digits, found {self.name!r}.")
-        if self.kind != "decoder_taming" and self.loss != LossConfig():
-            raise ConfigError(f"Stage {self.name}: only decoder_taming has a loss to choose.")
+        if self.kind not in ("decoder_taming", "regression") and self.loss != LossConfig():
+            raise ConfigError(
+                f"Stage {self.name}: only decoder_taming and regression have a loss to choose."
+            )
+        if self.kind == "regression" and self.checkpointing:
+            raise ConfigError(f"Stage {self.name}: regression has no checkpointing; leave it out.")
         if self.trains_host and self.sample_every:
             raise ConfigError(
-                f"Stage {self.name}: only taming stages draw sample sheets; leave sample_every out."
+                f"Stage {self.name}: stages of a host draw no sample sheets; leave sample_every "
+                "out."
             )
 
     @property
@@ -69,7 +77,7 @@ class TrainingConfig:
 
     Attributes:
         stages: In order: the host's VAE, its UNet, UNet taming, decoder taming, several of a kind
-            allowed.
+            allowed; or stages of the baseline alone.
         host: A host to tame, file, folder or name; `embedded` is the bundled one; empty trains a
             small one by `vae` and `unet` stages.
         taming: Which halves are tamed (paper's ablation); stages of the other are left out, and
@@ -83,6 +91,7 @@ class TrainingConfig:
         pool: Drawn clean images. Of data from files `encoded` alone is looked at.
         darkness: Simulated dark RAWs.
         generation: Latents for decoder taming.
+        regression: Size of the baseline.
         warm_start: Folder with `host.safetensors` and `taming.safetensors` whose weights the
             stages start from; empty starts anew, `embedded` is the bundled model.
         licence: Of the weights that come out.
@@ -99,6 +108,7 @@ class TrainingConfig:
     pool: PoolConfig = field(default_factory=PoolConfig)
     darkness: DarknessConfig = field(default_factory=DarknessConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    regression: RegressionConfig = field(default_factory=RegressionConfig)
     warm_start: str = ""
     licence: str = "Apache-2.0"
 
@@ -114,10 +124,39 @@ class TrainingConfig:
         order = [_KINDS.index(stage.kind) for stage in self.stages]
         if order != sorted(order):
             raise ConfigError(f"Expected stages in the order {', '.join(_KINDS)}, found {names}.")
-        self._check_host()
+        if self.is_regression:
+            self._check_regression()
+        else:
+            self._check_host()
         self._check_data()
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether the baseline is trained instead of taming."""
+        return any(stage.kind == "regression" for stage in self.stages)
+
+    def _check_regression(self) -> None:
+        """Refuse what the baseline has no use for."""
+        kinds = sorted({stage.kind for stage in self.stages} - {"regression"})
+        if kinds:
+            raise ConfigError(
+                f"Expected regression stages alone, found {', '.join(kinds)} beside them; train "
+                "the baseline by a configuration of its own."
+            )
+        sized_by = ("host", "unet_modules", "decoder_modules")
+        unused = _TAMING_ALONE + (sized_by if self.regression.parameters else ())
+        for setting in fields(self):
+            factory = setting.default_factory
+            plain = setting.default if factory is MISSING else factory()
+            if setting.name in unused and getattr(self, setting.name) != plain:
+                raise ConfigError(
+                    f"Expected no {setting.name} with regression stages"
+                    f"{' of stated parameters' if setting.name in sized_by else ''}, found it."
+                )
+
     def _check_host(self) -> None:
+        if self.regression != RegressionConfig():
+            raise ConfigError("Expected no settings of regression without regression stages.")
         kinds = {stage.kind for stage in self.stages}
         own = kinds & set(_HOST_KINDS)
         if self.host and own:
@@ -200,7 +239,7 @@ def parse_training_config(values: Mapping[str, Any], *, source: str) -> Training
     ready["stages"] = tuple(_parse_stage(stage, source) for stage in stages)
     kinds: dict[str, type] = {
         "decoder_modules": DecoderTamingConfig, "pool": PoolConfig, "darkness": DarknessConfig,
-        "generation": GenerationConfig, "data": DataConfig,
+        "generation": GenerationConfig, "data": DataConfig, "regression": RegressionConfig,
     }  # fmt: skip
     for name, kind in kinds.items():
         if name in ready:

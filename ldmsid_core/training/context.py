@@ -170,6 +170,15 @@ class Run:
         return LeftOut.together(self.compute.gathered(own))
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """What a header says of data from files, and of the loss's perceptual term."""
+        data = self.config.data
+        notes: dict[str, Any] = {"data": data.kind} if data.is_from_files else {}
+        if any(stage.loss.perceptual for _, stage in self.config.used_stages()):
+            notes["perceptual"] = "weight-free" if self.perceptual is None else "network"
+        return notes
+
+    @property
     def recipe(self) -> InputRecipe:
         """What the planes have undergone."""
         own = InputRecipe(white_balance="as shot")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from .config import TrainingConfig
 from .context import Run, RunOptions, TrainingData
@@ -58,8 +57,7 @@ def train_model(
                 assert source is not None
                 images, latents = source.encoded()
                 export_host(folder, config, host, fit_latent_rgb(latents, images.float() / 255.0))
-            notes = _notes(run)
-            export_taming(folder, config, host, files.host, halves, run.recipe, notes)
+            export_taming(folder, config, host, files.host, halves, run.recipe, run.notes)
         compute.wait()
         return files
 
@@ -83,12 +81,3 @@ def _host(run: Run) -> tuple[TamableHost, LatentSource | None]:
         latent_scale=host.latent_scale, precision=stage.precision,
     )  # fmt: skip
     return host, source
-
-
-def _notes(run: Run) -> dict[str, Any]:
-    """What the header says of data from files, and of the loss's perceptual term."""
-    data = run.config.data
-    notes: dict[str, Any] = {"data": data.kind} if data.is_from_files else {}
-    if any(stage.loss.perceptual for _, stage in run.config.of_kind("decoder_taming")):
-        notes["perceptual"] = "weight-free" if run.perceptual is None else "network"
-    return notes

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .cli_evaluate_measure import MeasureOptions, Measuring
+from .cli_evaluate_models import ModelOptions, open_models
 from .cli_synth import dark_counts
 from .errors import ConfigError
 from .evaluation.classical import ROUTES, STRENGTHS, denoise_counts
@@ -20,23 +21,15 @@ from .evaluation.metrics import FloatImage, psnr_rgb, ssim_rgb
 from .evaluation.pairing import Pair
 from .evaluation.sheet import save_sheet, to_float_image
 from .evaluation.table import Row, ScoreTable
-from .hosts.dtypes import choose_device, choose_dtype
-from .hosts.engine import ready_engine
-from .hosts.host import load_host
-from .hosts.settings import SamplingSettings
-from .model_files import EMBEDDED, find_model
 from .output.atomic import check_folder, refuse_existing, written_atomically
-from .pipeline import enhance
 from .raw.develop import develop_planes
 from .raw.noise import A7S2_BLACK_LEVEL, A7S2_WHITE_LEVEL, SensorNoise, a7s2_noise
 from .raw.packed_raw import PackedRaw, RawMetadata, apply_orientation
 from .raw.packing import check_exposure_ratio, normalise, pack_bayer
 from .raw.simulate import A7S2_WHITE_BALANCE, A7S2_XYZ_TO_CAMERA
-from .sampling_grid import DEFAULT_STEPS
-from .taming.checkpoint import load_taming
 from .training.photographs import EVALUATION_PHOTOGRAPHS, load_photograph
 
-MODEL_ROUTE = "LDM-SID"
+_EMBEDDED_MODEL = ModelOptions()
 STRENGTHS_NOTE = (
     f"BayesShrink and non-local means: best of the strengths {', '.join(map(str, STRENGTHS))} for "
     "each metric by itself, chosen with the truth, which the model never sees; sheets show the "
@@ -130,35 +123,26 @@ def evaluate_model(
     output: Path | None = None,
     ratios: str = "100,250,300",
     iso: float = 1600.0,
-    host: Path | None = None,
-    taming: Path | None = None,
-    steps: int = DEFAULT_STEPS,
-    seed: int = 0,
-    device: str = "auto",
-    dtype: str = "auto",
+    models: ModelOptions = _EMBEDDED_MODEL,
     overwrite: bool = False,
     quiet: bool = False,
     options: MeasureOptions | None = None,
 ) -> ScoreTable:
-    """Score model and classical routes; optionally write sheets, the table and a report.
+    """Score learned and classical routes; optionally write sheets, the table and a report.
 
     Args:
-        output: Folder for `NAME_xRATIO.png` (each route at its best PSNR, model, truth),
+        output: Folder for `NAME_xRATIO.png` (each route at its best PSNR, the learned ones, truth),
             `scores.json` and the report with all metrics.
         ratios: Comma-separated.
         iso: Of the simulated A7S II.
-        host: Host weights; None is the embedded model.
-        taming: Taming checkpoint; None is the embedded one.
-        steps: Sampling steps.
-        seed: Of simulated noise and of sampling.
-        device: As for `enhance`.
-        dtype: As for `enhance`.
+        models: Learned routes; their seed is that of simulated noise too.
         overwrite: Replace older sheets and scores.
         quiet: No progress bar.
         options: What the report measures by; its folder is `output`.
 
     Raises:
         ConfigError: If ratios, ISO, device or dtype are none.
+        CheckpointError: If a weight file is missing or of another kind.
         OutputError: If a result exists and may not be replaced, or cannot be written.
     """
     noise = a7s2_noise(iso)
@@ -170,28 +154,18 @@ def evaluate_model(
         check_folder(output)
     measured = replace(options or MeasureOptions(), output=output, overwrite=overwrite)
     measuring = None if output is None else Measuring.begin(measured, len(cases))
-    where = choose_device(device)
-    precision = choose_dtype(dtype, where)
-    loaded_host = load_host(find_model(host, EMBEDDED.host), dtype=precision)
-    loaded_taming = load_taming(find_model(taming, EMBEDDED.taming), dtype=precision)
     rows: list[Row] = []
-    with ready_engine(
-        loaded_host, loaded_taming, device=where, dtype=precision,
-        settings=SamplingSettings(steps),
-    ) as (sample, decode):  # fmt: skip
-        recipe = loaded_taming.header.input_recipe
+    with open_models(models) as ready:
         for ratio, name in tqdm(cases, desc="evaluate", disable=quiet):
             photograph = load_photograph(name)
-            raw = simulated_raw(dark_counts(photograph, ratio=ratio, iso=iso, seed=seed), name)
+            counts = dark_counts(photograph, ratio=ratio, iso=iso, seed=models.seed)
+            raw = simulated_raw(counts, name)
             truth = np.asarray(photograph, dtype=np.float32) / 255.0
-            pictures = classical_results(raw, noise, ratio)
-            result = enhance(
-                raw, recipe, exposure_ratio=ratio, seed=seed, sample=sample, decode=decode
-            )
-            pictures[MODEL_ROUTE] = [to_float_image(result.image)]
+            learned = {route: [run(raw, ratio)] for route, run in ready.routes.items()}
+            pictures = classical_results(raw, noise, ratio) | learned
             rows += _rows(name, ratio, pictures, truth)
             if output is not None and measuring is not None:
-                ordered = {MODEL_ROUTE: pictures[MODEL_ROUTE], **pictures}
+                ordered = {**learned, **pictures}
                 measuring.add(Pair(name, Path(f"{name}.png"), ratio), ordered, truth)
                 shown = [
                     max(found, key=partial(psnr_rgb, truth=truth)) for found in pictures.values()
@@ -200,9 +174,8 @@ def evaluate_model(
                 save_sheet(sheet, [*shown, truth], overwrite=overwrite)
     table = ScoreTable(rows)
     if output is not None and measuring is not None:
-        measuring.notes.append(STRENGTHS_NOTE)
-        settings = {"ratios": ratios, "iso": iso, "steps": steps, "seed": seed,
-                    "host": loaded_host.name, "taming": loaded_taming.name}  # fmt: skip
+        measuring.notes += [STRENGTHS_NOTE, *ready.notes]
+        settings = {"ratios": ratios, "iso": iso, **ready.settings}
         measuring.finish("LDM-SID against classical routes on simulated RAW files", settings)
         with written_atomically(output / "scores.json", overwrite=overwrite) as draft:
             draft.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -24,7 +24,7 @@ from .cli_options import (
 )
 from .errors import ConfigError
 
-_MODEL = ("host", "taming", "steps", "seed", "device", "dtype")
+_MODEL = ("host", "taming", "steps", "seed", "device", "dtype", "regression", "ablations")
 _MEASURE = ("metrics", "lpips_weights", "clip_folder", "nima_weights", "resamples", "sheets")
 _REPORT = ("resamples", "sheets", "overwrite")
 _COMMON = ("output", "threads", "overwrite", "quiet", "as_json", *_MEASURE)
@@ -119,6 +119,10 @@ def _one_ratio(text: str) -> float:
 )
 @click.option("--taming", type=click.Path(path_type=Path),
               help="Taming file or its name; default: embedded.")  # fmt: skip
+@click.option("--regression", type=_FOLDER,
+              help="Baseline of `ldmsid train tiny_regression`: adds it as a route.")  # fmt: skip
+@click.option("--ablations", type=_FOLDER,
+              help="ablations.json of `ldmsid ablate`: adds one route a variant.")  # fmt: skip
 @steps_option
 @seed_option
 @device_option
@@ -134,7 +138,8 @@ def evaluate(context: click.Context, /, **options: Any) -> None:
 
     With folders of RESULTS: score each against --truth; the first is what the others are compared
     with. With --raws: enhance RAW files and run classical routes and LibRaw on them. With neither:
-    the model against classical routes on photographs it never saw.
+    the model against classical routes on photographs it never saw. --regression and --ablations
+    add what `ldmsid train` and `ldmsid ablate` made to compare the model with.
     """
     results, raws = options["results"], options["raws"]
     if results and raws is not None:
@@ -152,8 +157,10 @@ def _measure_options(options: dict[str, Any]) -> Any:
     return MeasureOptions(**{name: options[name] for name in names})
 
 
-def _model_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in _MODEL if options[name] is not None}
+def _model_options(options: dict[str, Any]) -> Any:
+    from .cli_evaluate_models import ModelOptions
+
+    return ModelOptions(**{name: options[name] for name in _MODEL if options[name] is not None})
 
 
 def _photographs(_context: click.Context, options: dict[str, Any]) -> None:
@@ -162,7 +169,7 @@ def _photographs(_context: click.Context, options: dict[str, Any]) -> None:
 
     names = ("output", "ratios", "iso", "overwrite", "quiet")
     table = evaluate_model(
-        **_model_options(options), **{name: options[name] for name in names},
+        models=_model_options(options), **{name: options[name] for name in names},
         options=_measure_options(options),
     )  # fmt: skip
     if options["as_json"]:
@@ -192,7 +199,7 @@ def _raws(context: click.Context, options: dict[str, Any]) -> None:
     by_hand = context.get_parameter_source("ratios") is not ParameterSource.DEFAULT
     evaluation, failures = evaluate_raws(
         options["raws"], truth=options["truth"], pairs=options["pairs"],
-        ratio=_one_ratio(options["ratios"]) if by_hand else None, **_model_options(options),
+        ratio=_one_ratio(options["ratios"]) if by_hand else None, models=_model_options(options),
         options=_measure_options(options),
     )  # fmt: skip
     _print(evaluation, options)

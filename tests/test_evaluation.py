@@ -14,6 +14,7 @@ from PIL import Image
 
 from ldmsid_core.cli import main
 from ldmsid_core.cli_evaluate import classical_results, evaluate_model, parse_ratios, simulated_raw
+from ldmsid_core.cli_evaluate_models import ModelOptions
 from ldmsid_core.cli_synth import dark_counts
 from ldmsid_core.errors import ConfigError
 from ldmsid_core.evaluation.classical import stabilise, unstabilise
@@ -106,8 +107,8 @@ def test_ratios_are_parsed_strictly() -> None:
 def test_evaluate_writes_sheets_and_scores(tmp_path: Path) -> None:
     files = write_model(tmp_path / "model")
     table = evaluate_model(
-        output=tmp_path / "out", ratios="100", host=files.host, taming=files.taming, steps=1,
-        quiet=True,
+        output=tmp_path / "out", ratios="100", quiet=True,
+        models=ModelOptions(host=files.host, taming=files.taming, steps=1),
     )  # fmt: skip
     assert len(table.rows) == 4 * 4
     assert len(list((tmp_path / "out").glob("*_x100.png"))) == 4

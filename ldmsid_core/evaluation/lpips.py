@@ -118,17 +118,39 @@ class Lpips:
         """
         if min(truth.shape[-2:]) < self.backbone.smallest_side:
             return None
-        total = 0.0
-        pairs = zip(self._features(found), self._features(truth), strict=True)
-        for level, (first, second) in enumerate(pairs):
+        return sum(map(float, self._stages(found * 2.0 - 1.0, truth * 2.0 - 1.0)))
+
+    def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """LPIPS to be minimised, in float32 under autocast too; only `found` gets a gradient.
+
+        Args:
+            found: `(B, 3, H, W)` model range, sides of at least 31.
+            wanted: The same shape.
+
+        Returns:
+            The mean over the samples.
+        """
+        with torch.autocast(found.device.type, enabled=False):
+            return torch.stack(self._stages(found.float(), wanted.float())).sum()
+
+    def to(self, device: torch.device) -> Lpips:
+        """The same network elsewhere."""
+        return Lpips(self.backbone, {name: t.to(device) for name, t in self.state.items()})
+
+    def _stages(self, found: Tensor, truth: Tensor) -> list[Tensor]:
+        """Mean weighted difference of each stage's features; both pictures in model range."""
+        with torch.no_grad():
+            wanted = self._features(truth)
+        means = []
+        for level, (first, second) in enumerate(zip(self._features(found), wanted, strict=True)):
             difference = (_unit(first) - _unit(second)).square()
-            weighted = functional.conv2d(difference, self.state[f"lin{level}.model.1.weight"])
-            total += float(weighted.mean())
-        return total
+            weights = self.state[f"lin{level}.model.1.weight"]
+            means.append(functional.conv2d(difference, weights).mean())
+        return means
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        shift, scale = (torch.tensor(v)[None, :, None, None] for v in (_SHIFT, _SCALE))
-        x = (image * 2.0 - 1.0 - shift) / scale
+        shift, scale = (image.new_tensor(v)[None, :, None, None] for v in (_SHIFT, _SCALE))
+        x = (image - shift) / scale
         kept = []
         for level, stage in enumerate(self.backbone.convolutions):
             if level in self.backbone.pools:
@@ -146,8 +168,11 @@ class Lpips:
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Each pixel's features divided by their length."""
-    length = features.square().sum(dim=1, keepdim=True).sqrt()
+    """Each pixel's features divided by their length; where all are 0, so is the gradient."""
+    squares = features.square().sum(dim=1, keepdim=True)
+    silent = squares == 0.0
+    # The square root's slope at 0 is infinite, and infinity times 0 is NaN.
+    length = squares.masked_fill(silent, 1.0).sqrt().masked_fill(silent, 0.0)
     return features / (length + _EPSILON)
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
+from ..errors import CheckpointError, ConfigError
 from ..output.atomic import written_atomically
+from ..taming.configs import config_from_dict
 from ..wavelet import BandKind
 from .compute import open_compute
 from .config import TamedHalves, TrainingConfig
 from .context import RunOptions, TrainingData
+from .images import PoolConfig
 from .losses import Perceptual
 from .run import train_model
 
@@ -33,6 +37,14 @@ class Variant:
     bands: BandKind
     tamed: TamedHalves
 
+    def __post_init__(self) -> None:
+        """Check the choices."""
+        if self.bands not in get_args(BandKind) or self.tamed not in get_args(TamedHalves):
+            raise ConfigError(
+                "Expected bands dwt or rescale and tamed both, unet or decoder, found "
+                f"{self.bands!r} and {self.tamed!r}."
+            )
+
 
 VARIANTS = (
     Variant("both", "dwt", "both"),
@@ -45,7 +57,10 @@ VARIANTS = (
 def variant_config(config: TrainingConfig, variant: Variant, host: str) -> TrainingConfig:
     """The configuration of a variant of a host: the taming stages alone."""
     stages = tuple(s for s in config.stages if s.kind in ("unet_taming", "decoder_taming"))
-    return replace(config, stages=stages, host=host, bands=variant.bands, taming=variant.tamed)
+    pool = PoolConfig() if config.data.is_from_files else config.pool
+    return replace(
+        config, stages=stages, host=host, bands=variant.bands, taming=variant.tamed, pool=pool
+    )  # fmt: skip
 
 
 def run_ablations(
@@ -74,6 +89,11 @@ def run_ablations(
     Raises:
         LdmSidError: As `train_model`.
     """
+    if config.is_regression:
+        raise ConfigError(
+            "Expected stages of taming for ablations, found regression; train the baseline with "
+            "`ldmsid train`."
+        )
     host = config.host
     if not host:
         own = tuple(s for s in config.stages if s.kind in ("vae", "unet"))
@@ -95,6 +115,68 @@ def run_ablations(
                 with written_atomically(folder / LIST_NAME, overwrite=True) as partial:
                     partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
     return folder / LIST_NAME
+
+
+@dataclass(frozen=True)
+class TrainedVariant:
+    """An entry of the list that `run_ablations` writes.
+
+    Attributes:
+        variant: What was trained.
+        host: File or folder.
+        taming: File.
+    """
+
+    variant: Variant
+    host: Path
+    taming: Path
+
+
+def read_ablations(path: Path) -> tuple[TrainedVariant, ...]:
+    """The variants of a list, which may still grow.
+
+    Raises:
+        ConfigError: If it is no such list, or is empty.
+        CheckpointError: If a file that it names does not exist.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot read the list of ablations {path}: {error.strerror}; name the {LIST_NAME} "
+            "that `ldmsid ablate` wrote."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"Expected JSON in {path}, found something else: {error}.") from error
+    if not isinstance(values, list) or not values:
+        raise ConfigError(
+            f"Expected a list of trained variants in {path}, found none; run `ldmsid ablate`."
+        )
+    found = tuple(_trained(entry, path) for entry in values)
+    names = [entry.variant.name for entry in found]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Expected variants of different names in {path}, found {names}.")
+    return found
+
+
+def _trained(values: object, path: Path) -> TrainedVariant:
+    wanted = {"name", "bands", "tamed", "host", "taming"}
+    keys = set(values) if isinstance(values, dict) else None
+    if not isinstance(values, dict) or keys != wanted:
+        raise ConfigError(
+            f"{path}: expected variants with {', '.join(sorted(wanted))} alone, found "
+            f"{values!r}; run `ldmsid ablate` again."
+        )
+    settings = {key: values[key] for key in ("name", "bands", "tamed")}
+    variant = config_from_dict(Variant, settings, source=str(path))
+    files = [path.parent / str(values[key]) for key in ("host", "taming")]
+    for file in files:
+        if not file.exists():
+            raise CheckpointError(
+                f"Expected the files that {path} names, but {file} does not exist; keep the list "
+                "in the folder of its run."
+            )
+    return TrainedVariant(variant, *files)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -7,29 +7,29 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from .colour_path import start_as_colour_average
-from .images import ImagePool
+from .images import CleanImages
 from .learning import set_trainable
 from .loop import LossFunction
 from .losses import gradient_l1, multiscale_l1
-from .pairs import BatchPart, drawn_noise
+from .pairs import BatchPart, drawn_noise, images_of
 from .stage import StageConfig
 
 
 def autoencoder_loss(
-    vae: AutoencoderKL, pool: ImagePool, config: StageConfig, *, kl_weight: float = 2e-6
+    vae: AutoencoderKL, images: CleanImages, config: StageConfig, *, kl_weight: float = 2e-6
 ) -> LossFunction:
-    """Reconstruction loss of a VAE on crops of the pool.
+    """Reconstruction loss of a VAE on clean crops.
 
     Args:
         vae: Takes and returns `(B, 3, H, W)` model range.
-        pool: Source of clean images.
+        images: Their source.
         config: Its crop.
         kl_weight: Weight of the Kullback-Leibler term, summed over a latent, per pixel.
     """
 
     def loss(part: BatchPart) -> dict[str, Tensor]:
-        whole = pool.batch(part.step, count=part.count, crop=config.crop) * 2.0 - 1.0
-        image = part.cut(whole).to(vae.device)
+        unit = images_of(images, part, crop=config.crop)
+        image = (unit * 2.0 - 1.0).to(vae.device)
         posterior = vae.encode(image).latent_dist
         generator = torch.Generator().manual_seed(part.step)
         noise = drawn_noise(posterior.mean.shape[1:], generator, part).to(vae.device)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, gather_object
 
 from ..errors import ConfigError
 from .pairs import BatchPart
 from .stage import StageConfig
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class Compute:
     def wait(self) -> None:
         """Until all processes are here."""
         PartialState(cpu=self.on_cpu).wait_for_everyone()
+
+    def gathered(self, value: _Value) -> list[_Value]:
+        """A value of every process."""
+        return list(gather_object([value]))
 
     def part(self, config: StageConfig, step: int, number: int) -> BatchPart:
         """This process's samples in pass `number` of a step."""

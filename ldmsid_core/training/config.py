@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,14 +12,18 @@ from ..errors import ConfigError
 from ..taming.configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
 from ..wavelet import BandKind
 from .darkness import DarknessConfig
+from .data_config import DataConfig
 from .generated import GenerationConfig
+from .images import PoolConfig
 from .losses import LossConfig
+from .regression import RegressionConfig
 from .stage import StageConfig
 
-StageKind = Literal["vae", "unet", "unet_taming", "decoder_taming"]
+StageKind = Literal["vae", "unet", "unet_taming", "decoder_taming", "regression"]
 TamedHalves = Literal["both", "unet", "decoder"]
 _KINDS: tuple[StageKind, ...] = get_args(StageKind)
 _HOST_KINDS = ("vae", "unet")
+_TAMING_ALONE = ("taming", "bands", "generation", "warm_start")
 _CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -28,9 +32,10 @@ class Stage(StageConfig):
     """One entry of a configuration's list of stages.
 
     Attributes:
-        kind: What learns: the host's `vae` or `unet`, `unet_taming` or `decoder_taming`.
+        kind: What learns: the host's `vae` or `unet`, `unet_taming` or `decoder_taming`; or the
+            baseline, `regression`.
         name: Of its files in the run's folder; empty takes the kind.
-        loss: Of decoder taming.
+        loss: Of decoder taming and of the baseline.
     """
 
     kind: StageKind = "unet_taming"
@@ -48,46 +53,22 @@ class Stage(StageConfig):
             object.__setattr__(self, "name", self.kind)
         if not self.name.replace("_", "").replace("-", "").isalnum():
             raise ConfigError(f"Expected a stage name of letters and digits, found {self.name!r}.")
-        if self.kind != "decoder_taming" and self.loss != LossConfig():
-            raise ConfigError(f"Stage {self.name}: only decoder_taming has a loss to choose.")
-        if self.kind in _HOST_KINDS and self.sample_every:
+        if self.kind not in ("decoder_taming", "regression") and self.loss != LossConfig():
             raise ConfigError(
-                f"Stage {self.name}: only taming stages draw sample sheets; leave sample_every out."
+                f"Stage {self.name}: only decoder_taming and regression have a loss to choose."
+            )
+        if self.kind == "regression" and self.checkpointing:
+            raise ConfigError(f"Stage {self.name}: regression has no checkpointing; leave it out.")
+        if self.trains_host and self.sample_every:
+            raise ConfigError(
+                f"Stage {self.name}: stages of a host draw no sample sheets; leave sample_every "
+                "out."
             )
 
-
-@dataclass(frozen=True)
-class PoolConfig:
-    """Where clean images come from.
-
-    Attributes:
-        window: Procedural images held at a time.
-        side: Their side in pixels.
-        renew_every: Steps after which the oldest is replaced.
-        photograph_share: Share of crops from bundled photographs.
-        encoded: Crops encoded once for the diffusion stages, a multiple of 8; 0 encodes new ones
-            at each step, which UNet taming of a given host can.
-        epoch_samples: Samples that count as one epoch; 0: the sequence has no end, stages count
-            in steps.
-    """
-
-    window: int = 300
-    side: int = 320
-    renew_every: int = 4
-    photograph_share: float = 0.2
-    encoded: int = 1600
-    epoch_samples: int = 0
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if min(self.window, self.side, self.renew_every) < 1:
-            raise ConfigError(f"Expected window, side and renew_every >= 1, found {self}.")
-        if self.encoded < 0 or self.encoded % 8:
-            raise ConfigError(f"Expected encoded as a multiple of 8, found {self.encoded}.")
-        if self.epoch_samples < 0:
-            raise ConfigError(f"Expected epoch_samples >= 0, found {self.epoch_samples}.")
-        if not 0.0 <= self.photograph_share <= 1.0:
-            raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
+    @property
+    def trains_host(self) -> bool:
+        """Whether a part of the host learns, from clean images."""
+        return self.kind in _HOST_KINDS
 
 
 @dataclass(frozen=True)
@@ -96,7 +77,7 @@ class TrainingConfig:
 
     Attributes:
         stages: In order: the host's VAE, its UNet, UNet taming, decoder taming, several of a kind
-            allowed.
+            allowed; or stages of the baseline alone.
         host: A host to tame, file, folder or name; `embedded` is the bundled one; empty trains a
             small one by `vae` and `unet` stages.
         taming: Which halves are tamed (paper's ablation); stages of the other are left out, and
@@ -106,9 +87,11 @@ class TrainingConfig:
         unet_modules: Shape of UNet taming.
         decoder_modules: Shape of decoder taming.
         seed: Of images, initial weights and prompt; noise follows from the step alone.
-        pool: Clean images.
-        darkness: Dark RAWs.
+        data: What the stages train on; pool and darkness are those of drawn data.
+        pool: Drawn clean images. Of data from files `encoded` alone is looked at.
+        darkness: Simulated dark RAWs.
         generation: Latents for decoder taming.
+        regression: Size of the baseline.
         warm_start: Folder with `host.safetensors` and `taming.safetensors` whose weights the
             stages start from; empty starts anew, `embedded` is the bundled model.
         licence: Of the weights that come out.
@@ -121,9 +104,11 @@ class TrainingConfig:
     unet_modules: UNetTamingConfig = field(default_factory=UNetTamingConfig)
     decoder_modules: DecoderTamingConfig = field(default_factory=DecoderTamingConfig)
     seed: int = 1
-    pool: PoolConfig = PoolConfig()
+    data: DataConfig = field(default_factory=DataConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
     darkness: DarknessConfig = field(default_factory=DarknessConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    regression: RegressionConfig = field(default_factory=RegressionConfig)
     warm_start: str = ""
     licence: str = "Apache-2.0"
 
@@ -139,9 +124,39 @@ class TrainingConfig:
         order = [_KINDS.index(stage.kind) for stage in self.stages]
         if order != sorted(order):
             raise ConfigError(f"Expected stages in the order {', '.join(_KINDS)}, found {names}.")
-        self._check_host()
+        if self.is_regression:
+            self._check_regression()
+        else:
+            self._check_host()
+        self._check_data()
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the baseline is trained instead of taming."""
+        return any(stage.kind == "regression" for stage in self.stages)
+
+    def _check_regression(self) -> None:
+        """Refuse what the baseline has no use for."""
+        kinds = sorted({stage.kind for stage in self.stages} - {"regression"})
+        if kinds:
+            raise ConfigError(
+                f"Expected regression stages alone, found {', '.join(kinds)} beside them; train "
+                "the baseline by a configuration of its own."
+            )
+        sized_by = ("host", "unet_modules", "decoder_modules")
+        unused = _TAMING_ALONE + (sized_by if self.regression.parameters else ())
+        for setting in fields(self):
+            factory = setting.default_factory
+            plain = setting.default if factory is MISSING else factory()
+            if setting.name in unused and getattr(self, setting.name) != plain:
+                raise ConfigError(
+                    f"Expected no {setting.name} with regression stages"
+                    f"{' of stated parameters' if setting.name in sized_by else ''}, found it."
+                )
 
     def _check_host(self) -> None:
+        if self.regression != RegressionConfig():
+            raise ConfigError("Expected no settings of regression without regression stages.")
         kinds = {stage.kind for stage in self.stages}
         own = kinds & set(_HOST_KINDS)
         if self.host and own:
@@ -154,7 +169,7 @@ class TrainingConfig:
         if not self.host and not self.pool.encoded:
             raise ConfigError("Expected pool.encoded above 0 where the host is trained as well.")
         crops = {s.crop for s in self.stages if s.kind in ("unet", "unet_taming")}
-        if len(crops) > 1 and self.pool.encoded:
+        if len(crops) > 1 and self.pool.encoded and not self.data.is_from_files:
             raise ConfigError(
                 "Expected one crop for unet and unet_taming, which share their latents, found "
                 f"{sorted(crops)}."
@@ -167,6 +182,20 @@ class TrainingConfig:
                 f"Expected a stage {', '.join(sorted(halves - kinds))} for taming {self.taming!r}."
             )
 
+    def _check_data(self) -> None:
+        """Refuse settings of drawn data beside data that are not drawn."""
+        if not self.data.is_from_files:
+            return
+        if self.pool != PoolConfig(encoded=self.pool.encoded):
+            raise ConfigError(
+                f"Expected no settings of pool but encoded with data of the kind "
+                f"{self.data.kind}, found {self.pool}; images come from {self.data.folder}."
+            )
+        if self.data.kind == "pairs" and self.darkness != DarknessConfig():
+            raise ConfigError(
+                "Expected no darkness with data of the kind pairs, whose RAWs are dark already."
+            )
+
     def of_kind(self, kind: StageKind) -> tuple[tuple[int, Stage], ...]:
         """The stages of a kind with their places in the list; none of a half left untamed."""
         left_out = {"unet": "decoder_taming", "decoder": "unet_taming"}.get(self.taming)
@@ -175,6 +204,10 @@ class TrainingConfig:
             for place, stage in enumerate(self.stages)
             if stage.kind == kind and kind != left_out
         )
+
+    def used_stages(self) -> tuple[tuple[int, Stage], ...]:
+        """All stages with their places in the list, without those of a half left untamed."""
+        return tuple(found for kind in _KINDS for found in self.of_kind(kind))
 
     def to_json(self) -> str:
         """Every setting, defaults included."""
@@ -206,7 +239,7 @@ def parse_training_config(values: Mapping[str, Any], *, source: str) -> Training
     ready["stages"] = tuple(_parse_stage(stage, source) for stage in stages)
     kinds: dict[str, type] = {
         "decoder_modules": DecoderTamingConfig, "pool": PoolConfig, "darkness": DarknessConfig,
-        "generation": GenerationConfig,
+        "generation": GenerationConfig, "data": DataConfig, "regression": RegressionConfig,
     }  # fmt: skip
     for name, kind in kinds.items():
         if name in ready:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..taming.header import InputRecipe, TamingHeader
 from ..taming.unet_taming import UNetTaming
 from .autoencoder import TINY_VAE
 from .config import TrainingConfig
+from .data.skips import LeftOut
 from .diffusion import TINY_UNET
 from .hosting import TamableHost
 
@@ -30,10 +31,17 @@ class TrainedFiles:
         host: The host: trained by the run, or the given one where it was found.
         taming: The taming file; of a run without taming stages it holds the prompt embedding
             alone.
+        left_out: What of the data could not be read.
     """
 
     host: Path
     taming: Path
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Host and taming file."""
+        return (self.host, self.taming)
 
 
 def no_change_unet(config: UNetTamingConfig) -> UNetTaming:
@@ -68,13 +76,14 @@ def export_host(
     path = folder / HOST_NAME
     header = HostHeader(
         host.family, host.latent_scale, host.prediction_type, dict(TINY_UNET), dict(TINY_VAE),
-        _summary(config), config.licence, latent_rgb,
+        training_summary(config), config.licence, latent_rgb,
     )  # fmt: skip
     save_host(path, header, host.unet, host.vae, dtype=torch.float16, overwrite=True)
     return path
 
 
-def _summary(config: TrainingConfig) -> dict[str, Any]:
+def training_summary(config: TrainingConfig) -> dict[str, Any]:
+    """Steps and seed, for a header."""
     steps = {s.name: s.steps if s.steps else f"{s.epochs} epochs" for s in config.stages}
     return {"steps": steps, "seed": config.seed}
 
@@ -117,7 +126,7 @@ def export_taming(
         input_recipe=replace(recipe, bands=config.bands),
         unet=None if unet is None else unet.config,
         decoder=None if decoder is None else decoder.config,
-        training={**_summary(config), "tamed": config.taming, **notes},
+        training={**training_summary(config), "tamed": config.taming, **notes},
         licence=config.licence,
         host_sha256=host.sha256 or load_host(host_path).sha256,
     )

@@ -11,15 +11,19 @@ from .config import TrainingConfig, changed_settings, parse_training_config
 from .export import HOST_NAME, TAMING_NAME
 
 CONFIG_NAME = "config.json"
+PERCEPTUAL_NAME = "perceptual.sha256"
 
 
-def prepare_folder(config: TrainingConfig, folder: Path, *, writes: bool) -> None:
+def prepare_folder(
+    config: TrainingConfig, folder: Path, *, writes: bool, perceptual: str = ""
+) -> None:
     """Save the resolved configuration, or check that a resumed run has the same one.
 
     Args:
         config: Of this run.
         folder: Made if needed.
         writes: Whether this process is the one that writes.
+        perceptual: Checksum of the perceptual network's file; empty without one.
 
     Raises:
         ConfigError: If the folder holds a run with other settings, which are named.
@@ -37,6 +41,7 @@ def prepare_folder(config: TrainingConfig, folder: Path, *, writes: bool) -> Non
                 f"({', '.join(changed_settings(before, config))}); resume it with its own "
                 f"{CONFIG_NAME} or choose a new folder."
             )
+        _check_perceptual(folder, perceptual)
         return
     for name in (HOST_NAME, TAMING_NAME):
         if (folder / name).exists():
@@ -45,5 +50,20 @@ def prepare_folder(config: TrainingConfig, folder: Path, *, writes: bool) -> Non
                 f"{CONFIG_NAME} of a run that made it; it was kept. Choose another folder with -o."
             )
     if writes:
+        if perceptual:
+            with written_atomically(folder / PERCEPTUAL_NAME, overwrite=True) as partial:
+                partial.write_text(perceptual, encoding="utf-8")
         with written_atomically(path, overwrite=False) as partial:
             partial.write_text(config.to_json(), encoding="utf-8")
+
+
+def _check_perceptual(folder: Path, now: str) -> None:
+    path = folder / PERCEPTUAL_NAME
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    if before != now:
+        names = [f"the LPIPS file of sha256 {text[:12]}" if text else "none" for text in
+                 (before, now)]  # fmt: skip
+        raise ConfigError(
+            f"Expected {names[0]} for the loss, with which the run in {folder} began, found "
+            f"{names[1]}; give the same --lpips or choose a new folder."
+        )

@@ -20,7 +20,7 @@ from ..safetensors_file import read_safetensors, write_safetensors
 from ..sampling_grid import initial_noise
 from ..taming.attach import PredictNoise
 from ..wavelet import BandKind, make_bands
-from .pairs import BatchPart, NamedPairs, TrainingPairs
+from .pairs import BatchPart, NamedPairs, ReadingPlan, TrainingPairs
 
 _KEY_NAME = "key.txt"
 
@@ -106,6 +106,23 @@ class GeneratedPool:
                 name = self._pairs.names(group, count=self._config.group)[place]
             found.append(name)
         return tuple(found)
+
+    def groups_of(self, parts: ReadingPlan) -> list[BatchPart]:
+        """Batches of pairs that passes have groups made of, in that order.
+
+        Args:
+            parts: Of consecutive steps; no group is there before the first.
+        """
+        here: set[int] = set()
+        needed = []
+        for place in range(len(parts)):
+            part = parts[place]
+            here = {i for i in here if i >= part.step // self._config.renew_every}
+            for index, _ in self._places(part.step, part.count)[part.start : part.stop]:
+                if index not in here:
+                    here.add(index)
+                    needed.append(BatchPart(index, self._config.group, 0, self._config.group))
+        return needed
 
     def pick(self, part: BatchPart) -> GeneratedGroup:
         """The samples of one pass, out of the window at its step."""

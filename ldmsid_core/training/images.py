@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,11 +11,54 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ..errors import ConfigError
 from .palette import draw_palette
 from .photographs import training_photographs
 from .procedural import procedural_image
 
-log = logging.getLogger(__name__)
+
+class CleanImages(Protocol):
+    """A source of clean images; what `batch` returns follows from its arguments alone.
+
+    Its images may also be had in parts (`pairs.DividedImages`).
+    """
+
+    def batch(self, step: int, *, count: int, crop: int) -> Tensor:
+        """The images of a step, `(count, 3, crop, crop)` sRGB, unit range."""
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """Where clean images come from.
+
+    Attributes:
+        window: Procedural images held at a time.
+        side: Their side in pixels.
+        renew_every: Steps after which the oldest is replaced.
+        photograph_share: Share of crops from bundled photographs.
+        encoded: Crops encoded once for the diffusion stages, a multiple of 8; 0 encodes new ones
+            at each step, which UNet taming of a given host can.
+        epoch_samples: Samples that count as one epoch; 0: the sequence has no end, stages count
+            in steps.
+    """
+
+    window: int = 300
+    side: int = 320
+    renew_every: int = 4
+    photograph_share: float = 0.2
+    encoded: int = 1600
+    epoch_samples: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if min(self.window, self.side, self.renew_every) < 1:
+            raise ConfigError(f"Expected window, side and renew_every >= 1, found {self}.")
+        if self.encoded < 0 or self.encoded % 8:
+            raise ConfigError(f"Expected encoded as a multiple of 8, found {self.encoded}.")
+        if self.epoch_samples < 0:
+            raise ConfigError(f"Expected epoch_samples >= 0, found {self.epoch_samples}.")
+        if not 0.0 <= self.photograph_share <= 1.0:
+            raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
 
 
 class ImagePool:

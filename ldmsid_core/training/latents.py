@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from .images import ImagePool
+from .images import CleanImages
 from .pairs import BatchPart, DarkImagePairs, TrainingPairs, pairs_of
 from .stage import Precision
 
@@ -40,7 +40,7 @@ class LatentSource:
     def __init__(
         self,
         vae: AutoencoderKL,
-        pool: ImagePool,
+        pool: CleanImages,
         *,
         count: int,
         crop: int,
@@ -129,7 +129,7 @@ class EncodedEachStep:
 
 
 def measure_latent_scale(
-    vae: AutoencoderKL, pool: ImagePool, *, crop: int, precision: Precision
+    vae: AutoencoderKL, pool: CleanImages, *, crop: int, precision: Precision
 ) -> float:
     """One over the standard deviation of the VAE's latents over 64 crops."""
     source = LatentSource(vae, pool, count=64, crop=crop, latent_scale=1.0, precision=precision)

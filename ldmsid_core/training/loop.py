@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,14 @@ class StageExtras:
         draw_sheet: Writes a sample sheet under a name.
         log: What is written beside the CSV.
         quiet: No progress bar.
+        reading: First step -> what is open while the stage trains from there on.
     """
 
     data: object = None
     draw_sheet: DrawSheet | None = None
     log: LogName = "csv"
     quiet: bool = False
+    reading: Callable[[int], AbstractContextManager[None]] = lambda _first: nullcontext()
 
 
 _NO_EXTRAS = StageExtras()
@@ -265,11 +267,12 @@ def run_stage(
             if state is not None:
                 log.info("%s resumes at step %d of %d", name, first, config.steps)
             place.wait()
-            if place.is_main:
-                with open_log(folder, name, first=first, kind=extras.log) as rows:
-                    _train(run, first, files, rows)
-            else:
-                _train(run, first, None, None)
+            with extras.reading(first):
+                if place.is_main:
+                    with open_log(folder, name, first=first, kind=extras.log) as rows:
+                        _train(run, first, files, rows)
+                else:
+                    _train(run, first, None, None)
             if run.mean is not None:
                 run.mean.copy_to(module)
         place.wait()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .darkness import DarknessConfig, darken
-from .images import ImagePool
+from .images import CleanImages
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class BatchPart:
     def cut(self, whole: Tensor) -> Tensor:
         """This pass's samples of a tensor of the global batch."""
         return whole[self.start : self.stop]
+
+
+class ReadingPlan(Protocol):
+    """Parts in the order in which they will be asked for; a list is one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: int, /) -> BatchPart: ...
 
 
 class TrainingPairs(Protocol):
@@ -69,6 +76,14 @@ class DividedPairs(Protocol):
 
 
 @runtime_checkable
+class DividedImages(CleanImages, Protocol):
+    """Clean images of which a few of a batch can be made without the others."""
+
+    def part(self, step: int, *, count: int, crop: int, start: int, stop: int) -> Tensor:
+        """Images `start` to `stop` of `batch(step, count=count, crop=crop)`."""
+
+
+@runtime_checkable
 class NamedPairs(Protocol):
     """Data whose samples have names, for messages."""
 
@@ -94,6 +109,15 @@ def pairs_of(data: TrainingPairs, part: BatchPart, *, crop: int) -> tuple[Tensor
     return part.cut(image), part.cut(planes)
 
 
+def images_of(images: CleanImages, part: BatchPart, *, crop: int) -> Tensor:
+    """Clean images of one pass, whatever other processes take."""
+    if isinstance(images, DividedImages):
+        return images.part(
+            part.step, count=part.count, crop=crop, start=part.start, stop=part.stop
+        )  # fmt: skip
+    return part.cut(images.batch(part.step, count=part.count, crop=crop))
+
+
 def names_of(data: object, part: BatchPart) -> tuple[str, ...]:
     """Names of one pass's samples; empty where the data give none."""
     if not isinstance(data, NamedPairs):
@@ -101,7 +125,7 @@ def names_of(data: object, part: BatchPart) -> tuple[str, ...]:
     return tuple(data.names(part.step, count=part.count)[part.start : part.stop])
 
 
-def samples_of(data: TrainingPairs) -> int | None:
+def samples_of(data: object) -> int | None:
     """Samples of one epoch; None where the data have no end."""
     return len(data) if isinstance(data, CountedPairs) else None
 
@@ -109,7 +133,7 @@ def samples_of(data: TrainingPairs) -> int | None:
 class DarkImagePairs:
     """Clean crops of an image pool with simulated dark RAWs of them."""
 
-    def __init__(self, pool: ImagePool, darkness: DarknessConfig, *, stream: int) -> None:
+    def __init__(self, pool: CleanImages, darkness: DarknessConfig, *, stream: int) -> None:
         """Keep the recipe.
 
         Args:
@@ -134,7 +158,7 @@ class CountedImagePairs(DarkImagePairs):
     """The same, where so many samples of the endless sequence count as one epoch."""
 
     def __init__(
-        self, pool: ImagePool, darkness: DarknessConfig, *, stream: int, samples: int
+        self, pool: CleanImages, darkness: DarknessConfig, *, stream: int, samples: int
     ) -> None:
         """As `DarkImagePairs`; `samples` is the length of an epoch."""
         super().__init__(pool, darkness, stream=stream)

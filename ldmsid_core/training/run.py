@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from ..hosts.host import Host, load_host
-from ..model_files import EMBEDDED, ModelFiles
-from ..taming.checkpoint import Taming, load_taming
-from .compute import open_compute
 from .config import TrainingConfig
 from .context import Run, RunOptions, TrainingData
 from .export import HOST_NAME, TAMING_NAME, TrainedFiles, export_host, export_taming
-from .folder import prepare_folder
 from .hosting import TamableHost, given_host
 from .latent_rgb import fit_latent_rgb
 from .latents import LatentSource
 from .losses import Perceptual
 from .small_host import train_small_host
-from .step_log import check_log
+from .start import open_run
 from .tame import tame_host
 
 _DEFAULTS = RunOptions()
-
-
-def _start(config: TrainingConfig) -> tuple[Host | None, Taming | None]:
-    if not config.warm_start:
-        return None, None
-    folder = Path(config.warm_start)
-    own = ModelFiles(folder / "host.safetensors", folder / "taming.safetensors")
-    files = EMBEDDED if config.warm_start == "embedded" else own
-    return None if config.host else load_host(files.host), load_taming(files.taming)
 
 
 def train_model(
@@ -54,27 +39,25 @@ def train_model(
         Host and taming file; what the run wrote is in float16.
 
     Raises:
-        ConfigError: If the folder holds a run with other settings, or an option cannot be met.
+        ConfigError: If the folder holds a run with other settings, an option cannot be met, or
+            the data do not belong to the warm start.
+        DatasetError: If the configuration's shards are missing, damaged or of another kind.
         NonFiniteError: If a loss is NaN or infinite.
         HostMismatchError: If host and modules do not fit, or a host's weights changed.
         OutputError: If the folder takes no file.
     """
-    check_log(options.log)
-    with open_compute(on_cpu=options.on_cpu) as compute:
-        prepare_folder(config, folder, writes=compute.is_main)
-        compute.wait()
-        run = Run(config, folder, options, compute, *_start(config), data, perceptual)
+    with open_run(config, folder, options, data, perceptual) as run:
+        compute = run.compute
         host, source = _host(run)
-        encoded = source if data is None else None
+        encoded = source if run.data is None else None
         halves = tame_host(run, host, encoded) if _tames(config) else None
-        files = TrainedFiles(host.given or folder / HOST_NAME, folder / TAMING_NAME)
+        files = TrainedFiles(host.given or folder / HOST_NAME, folder / TAMING_NAME, run.left_out())
         if compute.is_main:
             if host.given is None:
                 assert source is not None
                 images, latents = source.encoded()
                 export_host(folder, config, host, fit_latent_rgb(latents, images.float() / 255.0))
-            notes = _notes(run)
-            export_taming(folder, config, host, files.host, halves, run.recipe, notes)
+            export_taming(folder, config, host, files.host, halves, run.recipe, run.notes)
         compute.wait()
         return files
 
@@ -98,11 +81,3 @@ def _host(run: Run) -> tuple[TamableHost, LatentSource | None]:
         latent_scale=host.latent_scale, precision=stage.precision,
     )  # fmt: skip
     return host, source
-
-
-def _notes(run: Run) -> dict[str, Any]:
-    """What the header says of the loss's perceptual term."""
-    used = any(stage.loss.perceptual for _, stage in run.config.of_kind("decoder_taming"))
-    if not used:
-        return {}
-    return {"perceptual": "weight-free" if run.perceptual is None else "network"}

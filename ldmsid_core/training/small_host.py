@@ -21,7 +21,7 @@ def train_small_host(run: Run) -> tuple[TamableHost, LatentSource]:
     config, device = run.config, run.compute.device
     vae = _train_vae(run)
     place, stage = config.of_kind("unet")[0]
-    pool = run.pool(place)
+    pool = run.images(place, stage)
     latent_scale = measure_latent_scale(vae, pool, crop=stage.crop, precision=stage.precision)
     source = LatentSource(
         vae, pool, count=config.pool.encoded, crop=stage.crop, latent_scale=latent_scale,
@@ -38,10 +38,11 @@ def _train_vae(run: Run) -> AutoencoderKL:
     if run.start_host is not None:
         vae.load_state_dict(run.start_host.vae.state_dict())
     for place, stage in run.config.of_kind("vae"):
-        pool = run.pool(place)
+        images = run.images(place, stage)
+        ahead = run.images_ahead(images, stage)
         with checkpointed(vae, enabled=stage.checkpointing):
-            loss = autoencoder_loss(vae, pool, stage)
-            run.train(stage, vae, loss, pairs=run.dark_images(pool, stream=0))
+            loss = autoencoder_loss(vae, ahead or images, stage)
+            run.train(stage, vae, loss, pairs=run.counted(images), ahead=ahead)
     freeze(vae)
     return vae
 
@@ -52,7 +53,7 @@ def _train_unet(run: Run, source: LatentSource, prompt: Tensor) -> UNet2DConditi
         unet.load_state_dict(run.start_host.unet.state_dict())
     set_trainable(unet, trainable=True)
     for place, stage in run.config.of_kind("unet"):
-        pairs = run.dark_images(run.pool(place), stream=0)
+        pairs = run.counted(run.images(place, stage))
         with checkpointed(unet, enabled=stage.checkpointing):
             run.train(stage, unet, unet_loss(unet, source, prompt), pairs=pairs)
     freeze(unet)

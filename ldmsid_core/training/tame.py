@@ -87,10 +87,11 @@ def _tame_unet(
     set_trainable(taming, trainable=True)
     check_only_taming_learns(taming, host.unet, host.vae)
     pairs = run.pairs(place, stage, stream=_UNET_STREAM)
+    ahead = run.pairs_ahead(pairs, stage)
     latents: LatentPairs
     if source is None:
         latents = EncodedEachStep(
-            host.vae, pairs, crop=stage.crop, latent_scale=host.latent_scale,
+            host.vae, ahead or pairs, crop=stage.crop, latent_scale=host.latent_scale,
             precision=stage.precision,
         )  # fmt: skip
     else:
@@ -106,7 +107,8 @@ def _tame_unet(
         )  # fmt: skip
         few = GenerationConfig(group=SHEET_SAMPLES, steps=_SHEET_STEPS)
         make = _maker(run, stage, host, predict, pairs, few)
-        run.train(stage, taming, loss, pairs=pairs, sheet=unet_sheet(make, host))
+        sheet = unet_sheet(make, host)
+        run.train(stage, taming, loss, pairs=pairs, ahead=ahead, sheet=sheet)
 
 
 def _tame_decoder(
@@ -121,19 +123,22 @@ def _tame_decoder(
     check_only_taming_learns(taming, host.unet, host.vae, unet_taming)
     config, device = run.config, run.compute.device
     pairs = run.pairs(place, stage, stream=_DECODER_STREAM)
+    ahead = run.pairs_ahead(pairs, stage)
     with (
         unchanged_hosts(stage.name, host.unet, host.vae),
         _generating(run, host, unet_taming) as predict,
         checkpointed(host.vae, enabled=stage.checkpointing),
         attach_decoder_taming(host.vae, taming, recomputes=stage.checkpointing) as decode,
     ):
-        make = _maker(run, stage, host, predict, pairs, config.generation)
+        make = _maker(run, stage, host, predict, ahead or pairs, config.generation)
         kept = _kept_on_disk(run, stage, host, unet_taming, make)
         generated = GeneratedPool(kept, config.generation, pairs)
         measure = ReconstructionLoss(stage.loss, run.perceptual)
         loss = decoder_taming_loss(decode, generated, measure, device=device, bands=config.bands)
-        sheet = decoder_sheet(make, decode, device, config.bands)
-        run.train(stage, taming, loss, pairs=pairs, names=generated, sheet=sheet)
+        # Sheets ask out of order and go past what is read ahead.
+        plain = _maker(run, stage, host, predict, pairs, config.generation)
+        sheet = decoder_sheet(plain, decode, device, config.bands)
+        run.train(stage, taming, loss, pairs=pairs, ahead=ahead, generated=generated, sheet=sheet)
 
 
 @contextmanager

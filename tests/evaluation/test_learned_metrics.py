@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.clip_model import write_clip
+from helpers.lpips_weights import State, random_state, written
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,29 +23,11 @@ from ldmsid_core.evaluation.learned import LearnedFiles, build_ruler
 from ldmsid_core.evaluation.lpips import ALEX, VGG, Backbone, load_lpips
 from ldmsid_core.evaluation.nima import load_nima
 
-State = dict[str, Tensor]
-
-
-def random_state(backbone: Backbone, seed: int = 0) -> State:
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for name, shape in backbone.shapes().items():
-        size = max(1, int(np.prod(shape[1:])))
-        state[name] = torch.randn(shape, generator=generator) * (2.0 / size) ** 0.5
-        if name.startswith("lin"):
-            state[name] = state[name].abs()
-    return state
-
 
 def pair(height: int = 64, width: int = 72) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
     first, second = (torch.rand((1, 3, height, width), generator=generator) for _ in range(2))
     return first, second
-
-
-def written(folder: Path, state: State, name: str = "lpips.safetensors") -> Path:
-    save_file(state, str(folder / name))
-    return folder / name
 
 
 def oracle_features(state: State, layout: list[Any], x: Tensor) -> list[Tensor]:

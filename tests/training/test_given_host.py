@@ -20,7 +20,7 @@ from ldmsid_core.hosts.host import load_host
 from ldmsid_core.model_files import EMBEDDED
 from ldmsid_core.taming.checkpoint import load_taming
 from ldmsid_core.taming.header import InputRecipe
-from ldmsid_core.training.ablation import VARIANTS, run_ablations
+from ldmsid_core.training.ablation import VARIANTS, read_ablations, run_ablations
 from ldmsid_core.training.config import Stage, parse_training_config
 from ldmsid_core.training.context import RunOptions, TrainingData
 from ldmsid_core.training.hosting import given_host
@@ -129,6 +129,9 @@ def test_ablations_run_list_and_resume(tmp_path: Path) -> None:
     assert [r["name"] for r in results] == [v.name for v in VARIANTS]
     first = {r["name"]: (tmp_path / r["taming"]).read_bytes() for r in results}
     host = load_host(EMBEDDED.host)
+    read = read_ablations(listed)
+    assert [entry.variant for entry in read] == list(VARIANTS)
+    assert [entry.taming for entry in read] == [tmp_path / r["taming"] for r in results]
     for result in results:
         assert Path(result["host"]) == EMBEDDED.host
         taming = load_taming(tmp_path / result["taming"])

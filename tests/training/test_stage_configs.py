@@ -113,11 +113,11 @@ def test_stages_that_do_not_belong_together() -> None:
         parse(values)
     values = tiny_values()
     values["stages"][0]["sample_every"] = 5
-    with pytest.raises(ConfigError, match="only taming stages draw sample sheets"):
+    with pytest.raises(ConfigError, match="stages of a host draw no sample sheets"):
         parse(values)
     values = tiny_values()
     values["stages"][3]["loss"] = {"ssim": 1.0}
-    with pytest.raises(ConfigError, match="only decoder_taming has a loss"):
+    with pytest.raises(ConfigError, match="only decoder_taming and regression have a loss"):
         parse(values)
 
 

@@ -105,6 +105,16 @@ class PairedCrops:
         return len(self._pairs)
 
     @property
+    def camera(self) -> str:
+        """Of the dark RAWs, maker and model; empty where unknown."""
+        return self._pairs[0][2].camera
+
+    @property
+    def skipped_crops(self) -> int:
+        """Crops that other pairs took the place of."""
+        return self._skips.count
+
+    @property
     def skipped(self) -> list[Skipped]:
         """Pairs that could not be read so far, by name, each once; others took their places."""
         return self._skips.listed()
@@ -121,15 +131,20 @@ class PairedCrops:
             ConfigError: If a pair is smaller than the crop.
             DatasetError: If too many pairs in a row cannot be read.
         """
-        self._check_crop(crop)
-        drawn = [self._one(step, place, count, crop) for place in range(count)]
+        return self.part(step, count=count, crop=crop, start=0, stop=count)
+
+    def part(self, step: int, *, count: int, crop: int, start: int, stop: int) -> PairedBatch:
+        """Crops `start` to `stop` of `batch(step, count=count, crop=crop)`; reads no others."""
+        self.check_crop(crop)
+        drawn = [self._one(step, place, count, crop) for place in range(start, stop)]
         planes, truths, pairs = zip(*drawn, strict=True)
         ratios = torch.tensor([pair.exposure_ratio for pair in pairs])
         return PairedBatch(
             torch.stack(planes), torch.stack(truths), ratios, tuple(pair.name for pair in pairs)
         )
 
-    def _check_crop(self, crop: int) -> None:
+    def check_crop(self, crop: int) -> None:
+        """Raise ConfigError if a pair is smaller than a crop of this side."""
         needed = crop + (self._flips == "bayer")
         for _, pair, _ in self._pairs:
             if min(pair.height, pair.width) < needed:

@@ -57,6 +57,11 @@ class PhotographPool:
         return len(self._pictures)
 
     @property
+    def skipped_crops(self) -> int:
+        """Crops that other photographs took the place of."""
+        return self._skips.count
+
+    @property
     def skipped(self) -> list[Skipped]:
         """Photographs that could not be read so far, by name; others took their places."""
         return self._skips.listed()
@@ -76,6 +81,24 @@ class PhotographPool:
             ConfigError: If no photograph is as large as the crop.
             DatasetError: If too many photographs in a row cannot be read.
         """
+        return self.part(step, count=count, crop=crop, start=0, stop=count)
+
+    def part(self, step: int, *, count: int, crop: int, start: int, stop: int) -> Tensor:
+        """Crops `start` to `stop` of `batch(step, count=count, crop=crop)`; reads no others."""
+        large = self.check_crop(crop)
+        return torch.stack(
+            [
+                self._one(np.random.default_rng((self._seed, _STREAM, step, place)), large, crop)
+                for place in range(start, stop)
+            ]
+        )
+
+    def check_crop(self, crop: int) -> list[tuple[str, ShardPair]]:
+        """The photographs that a crop of this side fits into, with their shards.
+
+        Raises:
+            ConfigError: If there is none.
+        """
         large = [
             (file, pair) for file, pair in self._pictures if min(pair.height, pair.width) >= crop
         ]
@@ -85,12 +108,7 @@ class PhotographPool:
                 f"Expected crops of at most {most} pixels, the smaller side of the largest "
                 f"photograph in {self._folder}, found {crop}; choose a smaller crop."
             )
-        return torch.stack(
-            [
-                self._one(np.random.default_rng((self._seed, _STREAM, step, place)), large, crop)
-                for place in range(count)
-            ]
-        )
+        return large
 
     def _one(
         self, rng: np.random.Generator, large: list[tuple[str, ShardPair]], crop: int

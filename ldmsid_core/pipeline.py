@@ -82,7 +82,7 @@ class RawBands:
     """
 
     raw: PackedRaw
-    _split: dict[tuple[str, str], SubBands] = field(default_factory=dict, repr=False, compare=False)
+    _split: dict[object, SubBands] = field(default_factory=dict, repr=False, compare=False)
     region: Crop | None = None
 
     @cached_property
@@ -102,7 +102,7 @@ class RawBands:
         Raises:
             ConfigError: If the file's ratio is out of range.
         """
-        kind = (recipe.white_balance, recipe.bands)
+        kind = (recipe.white_balance, recipe.clip, recipe.bands)
         if kind not in self._split:
             self._split[kind] = prepare_bands(
                 self.raw, recipe, exposure_ratio=self.raw.exposure_ratio
@@ -126,6 +126,7 @@ def recipe_planes(raw: PackedRaw, recipe: InputRecipe, *, exposure_ratio: float)
         raw.planes,
         exposure_ratio=exposure_ratio,
         white_balance=recipe_white_balance(raw, recipe),
+        clip=recipe.clip,
     )
 
 

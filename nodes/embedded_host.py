@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..ldmsid_core.errors import CheckpointError
 from ..ldmsid_core.safetensors_file import read_safetensors
+from .host_check import MODEL_TYPES
 from .taming_model import as_patcher
 
 _UNET, _VAE = "unet.", "vae."
@@ -110,7 +111,9 @@ def _build_model(header: dict[str, Any], state: dict[str, Tensor]) -> Any:
     cast = mm.unet_manual_cast(dtype, device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
     model = comfy.model_base.BaseModel(
-        config, model_type=comfy.model_base.ModelType.EPS, device=mm.unet_offload_device()
+        config,
+        model_type=MODEL_TYPES[header["prediction_type"]],
+        device=mm.unet_offload_device(),
     )
     names = comfy.utils.unet_to_diffusers(config.unet_config)
     renamed = {names[key]: state[key].to(dtype) for key in names if key in state}

@@ -13,7 +13,7 @@ from ..ldmsid_core.taming.base_sample import other_tensor
 from ..ldmsid_core.taming.sites import DECODER_SITES
 from .taming_model import TamingModel
 
-_PREDICTIONS = {
+MODEL_TYPES = {
     "epsilon": comfy.model_base.ModelType.EPS,
     "v_prediction": comfy.model_base.ModelType.V_PREDICTION,
 }
@@ -53,7 +53,7 @@ def check_model(model: Any, taming: TamingModel) -> None:
         raise _mismatch(taming, model, "it takes more than a latent, as inpainting models do")
     if config.get("context_dim") != header.cross_attention_width:
         raise _mismatch(taming, model, "its prompts have another width")
-    if model.model.model_type != _PREDICTIONS.get(header.prediction_type):
+    if model.model.model_type != MODEL_TYPES.get(header.prediction_type):
         raise _mismatch(taming, model, f"it predicts {model.model.model_type.name}")
     scale = model.model.latent_format.scale_factor
     if abs(scale / header.latent_scale - 1.0) > 1e-3:

@@ -97,6 +97,7 @@ def network_planes(
     *,
     exposure_ratio: float,
     white_balance: Sequence[float] = (1.0, 1.0, 1.0),
+    clip: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """What the taming modules see: white balance, ratio, clip, model range.
 
@@ -104,6 +105,8 @@ def network_planes(
         planes: `(B, 4, h, w)`, 0 black and 1 saturation, not clipped.
         exposure_ratio: >= 1.
         white_balance: Multipliers R, G, B; (1, 1, 1) is what the released weights expect.
+        clip: Range kept after that; 0 and 1 are what the released weights expect. Noise is lost
+            unevenly there: what is nearly black comes out too bright on average.
 
     Returns:
         `(B, 4, h, w)` in model range.
@@ -111,4 +114,4 @@ def network_planes(
     red, green, blue = white_balance
     gains = torch.tensor([red, green, blue, green], dtype=planes.dtype, device=planes.device)
     amplified = planes * (gains * exposure_ratio)[None, :, None, None]
-    return amplified.clamp(0.0, 1.0) * 2.0 - 1.0
+    return amplified.clamp(*clip) * 2.0 - 1.0

@@ -14,6 +14,22 @@ from .configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
 FORMAT_VERSION = 1
 WhiteBalanceRecipe = Literal["none", "as shot"]
 
+# Of amplified planes, 1 is saturation.
+_WIDEST = 16.0
+
+
+def check_clip(clip: tuple[float, float]) -> None:
+    """Refuse a range of amplified planes that cuts into 0..1, or keeps hardly anything out.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    low, high = clip
+    if not (-_WIDEST <= low <= 0.0 and 1.0 <= high <= _WIDEST):
+        raise ConfigError(
+            f"Expected clip from -{_WIDEST:g}..0 to 1..{_WIDEST:g}, found {low:g} to {high:g}."
+        )
+
 
 @dataclass(frozen=True)
 class InputRecipe:
@@ -24,7 +40,7 @@ class InputRecipe:
             the file has no such multipliers).
         sensor: The camera that training data came from.
         packing: Order of the planes.
-        clip: Range after the exposure ratio.
+        clip: Range after the exposure ratio; holds 0..1, which released weights expect.
         output_scale: Output size over packed size.
         bands: What the planes are split into: `dwt`, or `rescale` of the paper's ablation.
     """
@@ -44,10 +60,11 @@ class InputRecipe:
             )
         if self.bands not in get_args(BandKind):
             raise ConfigError(f"Expected bands 'dwt' or 'rescale', found {self.bands!r}.")
-        if self.packing != "R,G1,B,G2" or self.clip != (0.0, 1.0) or self.output_scale != 1.0:
+        check_clip(self.clip)
+        if self.packing != "R,G1,B,G2" or self.output_scale != 1.0:
             raise ConfigError(
-                "Expected packing R,G1,B,G2, clip 0..1 and output scale 1, found "
-                f"{self.packing}, {self.clip}, {self.output_scale}; a newer version is needed."
+                "Expected packing R,G1,B,G2 and output scale 1, found "
+                f"{self.packing}, {self.output_scale}; a newer version is needed."
             )
 
 

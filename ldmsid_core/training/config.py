@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
 from ..taming.configs import DecoderTamingConfig, UNetTamingConfig, config_from_dict
+from ..taming.header import check_clip
 from ..wavelet import BandKind
 from .darkness import DarknessConfig
 from .data_config import DataConfig
@@ -19,11 +20,12 @@ from .losses import LossConfig
 from .regression import RegressionConfig
 from .stage import StageConfig
 
+PredictionType = Literal["epsilon", "v_prediction"]
 StageKind = Literal["vae", "unet", "unet_taming", "decoder_taming", "regression"]
 TamedHalves = Literal["both", "unet", "decoder"]
 _KINDS: tuple[StageKind, ...] = get_args(StageKind)
 _HOST_KINDS = ("vae", "unet")
-_TAMING_ALONE = ("taming", "bands", "generation", "warm_start")
+_TAMING_ALONE = ("taming", "bands", "generation", "warm_start", "prediction_type")
 _CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -92,6 +94,9 @@ class TrainingConfig:
         darkness: Simulated dark RAWs.
         generation: Latents for decoder taming.
         regression: Size of the baseline.
+        clip: Range of the amplified planes, see `network_planes`; 0..1 is the paper's.
+        prediction_type: What the UNet of a small host learns to predict; a given host's is in its
+            file.
         warm_start: Folder with `host.safetensors` and `taming.safetensors` whose weights the
             stages start from; empty starts anew, `embedded` is the bundled model.
         licence: Of the weights that come out.
@@ -101,6 +106,8 @@ class TrainingConfig:
     host: str = ""
     taming: TamedHalves = "both"
     bands: BandKind = "dwt"
+    clip: tuple[float, float] = (0.0, 1.0)
+    prediction_type: PredictionType = "epsilon"
     unet_modules: UNetTamingConfig = field(default_factory=UNetTamingConfig)
     decoder_modules: DecoderTamingConfig = field(default_factory=DecoderTamingConfig)
     seed: int = 1
@@ -118,6 +125,11 @@ class TrainingConfig:
             raise ConfigError(f"Expected taming both, unet or decoder, found {self.taming!r}.")
         if self.bands not in get_args(BandKind):
             raise ConfigError(f"Expected bands dwt or rescale, found {self.bands!r}.")
+        if self.prediction_type not in get_args(PredictionType):
+            raise ConfigError(
+                f"Expected prediction_type epsilon or v_prediction, found {self.prediction_type!r}."
+            )
+        check_clip(self.clip)
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ConfigError(f"Expected stages of different names, found {names}.")
@@ -164,8 +176,14 @@ class TrainingConfig:
                 f"Expected no stages {', '.join(sorted(own))} with the host {self.host!r}, whose "
                 "weights never change."
             )
-        if not self.host and own != set(_HOST_KINDS):
-            raise ConfigError("Expected stages vae and unet, or a host to tame.")
+        if self.host and self.prediction_type != "epsilon":
+            raise ConfigError(
+                f"Expected no prediction_type with the host {self.host!r}, which has its own."
+            )
+        if not self.host and own != set(_HOST_KINDS) and not (self.warm_start and "unet" in own):
+            raise ConfigError(
+                "Expected stages vae and unet, a stage unet with a warm start, or a host to tame."
+            )
         if not self.host and not self.pool.encoded:
             raise ConfigError("Expected pool.encoded above 0 where the host is trained as well.")
         crops = {s.crop for s in self.stages if s.kind in ("unet", "unet_taming")}

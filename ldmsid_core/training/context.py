@@ -119,10 +119,12 @@ class Run:
 
     def dark_images(self, pool: CleanImages, *, stream: int) -> DarkImagePairs:
         """Pairs made of a pool's images."""
-        samples = self.config.pool.epoch_samples
+        samples, clip = self.config.pool.epoch_samples, self.config.clip
         if not samples:
-            return DarkImagePairs(pool, self.config.darkness, stream=stream)
-        return CountedImagePairs(pool, self.config.darkness, stream=stream, samples=samples)
+            return DarkImagePairs(pool, self.config.darkness, stream=stream, clip=clip)
+        return CountedImagePairs(
+            pool, self.config.darkness, stream=stream, samples=samples, clip=clip
+        )
 
     def train(
         self,
@@ -181,5 +183,5 @@ class Run:
     @property
     def recipe(self) -> InputRecipe:
         """What the planes have undergone."""
-        own = InputRecipe(white_balance="as shot")
+        own = InputRecipe(white_balance="as shot", clip=self.config.clip)
         return own if self.data is None else self.data.recipe

@@ -117,13 +117,20 @@ def _random_sensor(
     return camera.draw(_log_uniform(rng, _shared_isos(camera, isos)), rng), camera.levels
 
 
-def darken(image: Tensor, config: DarknessConfig, *, seed: tuple[int, ...]) -> Tensor:
+def darken(
+    image: Tensor,
+    config: DarknessConfig,
+    *,
+    seed: tuple[int, ...],
+    clip: tuple[float, float] = (0.0, 1.0),
+) -> Tensor:
     """Network input planes of dark RAWs of clean images.
 
     Args:
         image: `(B, 3, h, w)` sRGB, unit range.
         config: What to draw.
         seed: Everything drawn follows from it.
+        clip: As `network_planes`.
 
     Returns:
         `(B, 4, h, w)` in model range: white-balanced, amplified, clipped, as the embedded
@@ -154,6 +161,7 @@ def darken(image: Tensor, config: DarknessConfig, *, seed: tuple[int, ...]) -> T
             ),
             exposure_ratio=ratios[i],
             white_balance=colour.white_balance[i].tolist(),
+            clip=clip,
         )
         for i in range(count)
     ]  # fmt: skip

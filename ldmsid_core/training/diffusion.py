@@ -87,9 +87,15 @@ class NoisyLatents:
         return noisy, timestep.to(latent.device), noise
 
 
-def unet_loss(unet: UNet2DConditionModel, source: Latents, prompt: Tensor) -> LossFunction:
-    """Noise-prediction error of the host alone."""
-    noisy_latents = NoisyLatents("epsilon")
+def unet_loss(
+    unet: UNet2DConditionModel,
+    source: Latents,
+    prompt: Tensor,
+    *,
+    prediction_type: str = "epsilon",
+) -> LossFunction:
+    """Prediction error of the host alone; arguments as `unet_taming_loss`."""
+    noisy_latents = NoisyLatents(prediction_type)
 
     def loss(part: BatchPart) -> dict[str, Tensor]:
         latent = source.pick(part).to(unet.device)

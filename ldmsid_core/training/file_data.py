@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -59,9 +59,16 @@ class CropPairs:
 class DarkPhotographs:
     """Photographs with simulated dark RAWs of them, each sample by itself."""
 
-    def __init__(self, pool: PhotographPool, darkness: DarknessConfig, *, seed: int) -> None:
-        """Keep the recipe; `seed` is of the darkness."""
-        self._pool, self._darkness, self._seed = pool, darkness, seed
+    def __init__(
+        self,
+        pool: PhotographPool,
+        darkness: DarknessConfig,
+        *,
+        seed: int,
+        clip: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        """Keep the recipe; `seed` is of the darkness, `clip` as `darken`."""
+        self._pool, self._darkness, self._seed, self._clip = pool, darkness, seed, clip
 
     def __len__(self) -> int:
         return len(self._pool)
@@ -76,9 +83,12 @@ class DarkPhotographs:
         """As `DividedPairs`."""
         image = self._pool.part(step, count=count, crop=crop, start=start, stop=stop)
         planes = [
-            darken(image[i : i + 1], self._darkness, seed=(self._seed, _STREAM, step, start + i))
+            darken(
+                image[i : i + 1], self._darkness,
+                seed=(self._seed, _STREAM, step, start + i), clip=self._clip,
+            )
             for i in range(stop - start)
-        ]
+        ]  # fmt: skip
         return image, torch.cat(planes)
 
 
@@ -136,11 +146,13 @@ class FileData:
         if stage.trains_host:
             self._images[stage.name] = pool
         else:
-            self._pairs[stage.name] = DarkPhotographs(pool, config.darkness, seed=seed)
+            self._pairs[stage.name] = DarkPhotographs(
+                pool, config.darkness, seed=seed, clip=config.clip
+            )
 
     def _recipe_of(self, crops: PairedCrops) -> InputRecipe:
         sensor = sensor_name(crops.camera) or "unknown"
-        return InputRecipe(white_balance=self.recipe.white_balance, sensor=sensor)
+        return replace(self.recipe, sensor=sensor)
 
 
 def open_file_data(config: TrainingConfig) -> FileData | None:
@@ -152,7 +164,7 @@ def open_file_data(config: TrainingConfig) -> FileData | None:
     """
     if not config.data.is_from_files:
         return None
-    found = FileData(InputRecipe(white_balance=config.data.white_balance))
+    found = FileData(InputRecipe(config.data.white_balance, clip=config.clip))
     for place, stage in config.used_stages():
         found.add(config, place, stage)
     return found
@@ -175,6 +187,11 @@ def check_warm_start(config: TrainingConfig, data: FileData, start: InputRecipe)
             f"Expected data with white balance {start.white_balance!r}, as the warm start "
             f"{config.warm_start} was trained, found {now.white_balance!r}; set white_balance "
             "under data with pairs, or start from another file."
+        )
+    if now.clip != start.clip:
+        raise ConfigError(
+            f"Expected clip {start.clip}, as the warm start {config.warm_start} was trained, found "
+            f"{now.clip}; set clip in the configuration."
         )
     unknown = "unknown" in (now.sensor, start.sensor)
     if now.sensor != start.sensor and not unknown and not config.data.other_sensor:

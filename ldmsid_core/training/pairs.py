@@ -133,16 +133,24 @@ def samples_of(data: object) -> int | None:
 class DarkImagePairs:
     """Clean crops of an image pool with simulated dark RAWs of them."""
 
-    def __init__(self, pool: CleanImages, darkness: DarknessConfig, *, stream: int) -> None:
+    def __init__(
+        self,
+        pool: CleanImages,
+        darkness: DarknessConfig,
+        *,
+        stream: int,
+        clip: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
         """Keep the recipe.
 
         Args:
             pool: Source of clean images.
             darkness: What dark RAWs are drawn.
             stream: Tells the random numbers of this use of the pool from those of others.
+            clip: Range that amplified planes keep.
         """
         self.pool = pool
-        self._darkness, self._stream = darkness, stream
+        self._darkness, self._stream, self._clip = darkness, stream, clip
 
     def batch(self, step: int, *, count: int, crop: int) -> tuple[Tensor, Tensor]:
         """As `TrainingPairs`."""
@@ -151,17 +159,23 @@ class DarkImagePairs:
 
     def darkened(self, image: Tensor, step: int) -> Tensor:
         """Planes of the dark RAWs of a step's images."""
-        return darken(image, self._darkness, seed=(step, self._stream))
+        return darken(image, self._darkness, seed=(step, self._stream), clip=self._clip)
 
 
 class CountedImagePairs(DarkImagePairs):
     """The same, where so many samples of the endless sequence count as one epoch."""
 
     def __init__(
-        self, pool: CleanImages, darkness: DarknessConfig, *, stream: int, samples: int
+        self,
+        pool: CleanImages,
+        darkness: DarknessConfig,
+        *,
+        stream: int,
+        samples: int,
+        clip: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         """As `DarkImagePairs`; `samples` is the length of an epoch."""
-        super().__init__(pool, darkness, stream=stream)
+        super().__init__(pool, darkness, stream=stream, clip=clip)
         self._samples = samples
 
     def __len__(self) -> int:

@@ -29,7 +29,7 @@ def train_small_host(run: Run) -> tuple[TamableHost, LatentSource]:
     )  # fmt: skip
     prompt = tiny_prompt_embedding(config.seed).to(device)
     unet = _train_unet(run, source, prompt)
-    host = TamableHost(unet, vae, prompt, latent_scale, "epsilon", TINY_FAMILY)
+    host = TamableHost(unet, vae, prompt, latent_scale, config.prediction_type, TINY_FAMILY)
     return host.to(device), source
 
 
@@ -55,6 +55,7 @@ def _train_unet(run: Run, source: LatentSource, prompt: Tensor) -> UNet2DConditi
     for place, stage in run.config.of_kind("unet"):
         pairs = run.counted(run.images(place, stage))
         with checkpointed(unet, enabled=stage.checkpointing):
-            run.train(stage, unet, unet_loss(unet, source, prompt), pairs=pairs)
+            loss = unet_loss(unet, source, prompt, prediction_type=run.config.prediction_type)
+            run.train(stage, unet, loss, pairs=pairs)
     freeze(unet)
     return unet

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers.clip_model import write_clip
 from helpers.lpips_weights import State, random_state, written
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 

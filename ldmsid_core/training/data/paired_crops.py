@@ -203,6 +203,7 @@ class PairedCrops:
             light,
             exposure_ratio=pair.exposure_ratio,
             white_balance=raw.white_balance if as_shot else (1.0, 1.0, 1.0),
+            clip=self._recipe.clip,
         )[0]
         picture = torch.from_numpy(truth.astype(np.float32)) / 255.0
         cfa = cast(CfaPattern, raw.cfa)

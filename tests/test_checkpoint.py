@@ -92,6 +92,8 @@ def test_wrong_tensors_are_refused(tmp_path: Path, change: Any, words: str) -> N
         (lambda h: h.update(latent_scale=0.0), ConfigError, "latent_scale above 0"),
         (lambda h: h["input_recipe"].update(white_balance="x"), ConfigError, "white_balance"),
         (lambda h: h["input_recipe"].update(packing="RGGB"), ConfigError, "packing"),
+        (lambda h: h["input_recipe"].update(clip=[0.0, 0.9]), ConfigError, r"clip .*0 to 0\.9"),
+        (lambda h: h["input_recipe"].update(clip=[-99.0, 1.0]), ConfigError, "clip .*-99 to 1"),
     ],
 )
 def test_wrong_headers_are_refused(

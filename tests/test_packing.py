@@ -48,6 +48,12 @@ def test_network_planes_balance_amplify_clip() -> None:
     assert found.flatten().tolist() == pytest.approx([-0.2, -0.6, 1.0, -1.0])
 
 
+def test_network_planes_keep_the_range_that_the_recipe_says() -> None:
+    planes = torch.tensor([0.9, -0.1, -0.3, 0.2]).reshape(1, 4, 1, 1)
+    found = network_planes(planes, exposure_ratio=2.0, clip=(-0.5, 1.5))
+    assert found.flatten().tolist() == pytest.approx([2.0, -1.4, -2.0, -0.2])
+
+
 @pytest.mark.parametrize("ratio", [0.99, 0.0, -3.0, float("nan"), float("inf"), 10001.0])
 def test_impossible_ratios_are_refused(ratio: float) -> None:
     with pytest.raises(ConfigError, match="exposure ratio from 1 to 10000"):

@@ -118,6 +118,11 @@ def test_bands_are_split_once_per_recipe() -> None:
     assert RawBands(kept.raw).for_recipe(UNBALANCED) is not first
 
 
+def test_bands_of_another_range_are_others() -> None:
+    kept, wide = RawBands(random_raw(exposure_ratio=40.0)), replace(AS_SHOT, clip=(-1.0, 2.0))
+    assert float(kept.for_recipe(AS_SHOT).ll[0].max()) <= 2.0 < kept.for_recipe(wide).ll[0].max()
+
+
 def test_a_ratio_out_of_range_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"found 0\.5"):
         RawBands(random_raw(exposure_ratio=0.5)).for_recipe(UNBALANCED)

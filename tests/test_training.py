@@ -90,6 +90,20 @@ def test_darkening_is_seeded_and_keeps_brightness() -> None:
     assert not torch.equal(planes, darken(image, mild, seed=(2,)))
 
 
+def test_black_stays_black_on_average_where_noise_is_not_clipped() -> None:
+    black = torch.zeros(1, 3, 64, 64)
+    dark = DarknessConfig(
+        iso=(1600, 1600), exposure_ratio=(250, 250), dark_share=0.0, white_balance_spread=0.0,
+        matrix_spread=0.0,
+    )  # fmt: skip
+    clipped, kept = (darken(black, dark, seed=(1,), clip=c) for c in ((0.0, 1.0), (-8.0, 8.0)))
+    # Half of the noise is below black: without it the mean is 0.4 deviations too bright.
+    spread = float(kept.std())
+    assert float(clipped.mean()) + 1.0 == pytest.approx(0.4 * spread, rel=0.15)
+    assert abs(float(kept.mean()) + 1.0) < 0.1 * spread
+    assert torch.equal(kept.clamp(-1.0, 1.0), clipped)
+
+
 class _Line(nn.Module):
     """Two numbers, one of them frozen."""
 
@@ -182,8 +196,14 @@ def test_every_stage_runs_exports_resumes_and_starts_warm(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="seed"):
         other = parse_training_config(small_config(seed=2), source="test")
         train_model(other, tmp_path / "run", options=QUIET)
-    warm = parse_training_config(small_config(warm_start=str(tmp_path / "run")), source="test")
+    values = small_config(warm_start=str(tmp_path / "run"), prediction_type="v_prediction")
+    values["stages"] = [stage for stage in values["stages"] if stage["kind"] != "vae"]
+    warm = parse_training_config(values, source="test")
     again = train_model(warm, tmp_path / "warm", options=QUIET)
+    assert load_host(again.host).header.prediction_type == "v_prediction"
+    assert load_taming(again.taming).header.prediction_type == "v_prediction"
+    kept, same = (load_host(f.host).vae.state_dict() for f in (files, again))
+    assert all(torch.equal(kept[name], same[name]) for name in kept)
     start = host.unet.state_dict()["conv_in.weight"]
     moved = load_host(again.host).unet.state_dict()["conv_in.weight"]
     assert float((start - moved).abs().max()) < 0.05

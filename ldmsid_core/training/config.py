@@ -95,8 +95,7 @@ class TrainingConfig:
         generation: Latents for decoder taming.
         regression: Size of the baseline.
         clip: Range of the amplified planes, see `network_planes`; 0..1 is the paper's.
-        prediction_type: What the UNet of a small host learns to predict; a given host's is in its
-            file.
+        prediction_type: What the UNet of a small host predicts; a given host knows its own.
         warm_start: Folder with `host.safetensors` and `taming.safetensors` whose weights the
             stages start from; empty starts anew, `embedded` is the bundled model.
         licence: Of the weights that come out.
@@ -121,14 +120,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check what the stages share."""
-        if self.taming not in get_args(TamedHalves):
-            raise ConfigError(f"Expected taming both, unet or decoder, found {self.taming!r}.")
-        if self.bands not in get_args(BandKind):
-            raise ConfigError(f"Expected bands dwt or rescale, found {self.bands!r}.")
-        if self.prediction_type not in get_args(PredictionType):
-            raise ConfigError(
-                f"Expected prediction_type epsilon or v_prediction, found {self.prediction_type!r}."
-            )
+        for name, kind in (
+            ("taming", TamedHalves), ("bands", BandKind), ("prediction_type", PredictionType),
+        ):  # fmt: skip
+            if (value := getattr(self, name)) not in get_args(kind):
+                known = " or ".join(get_args(kind))
+                raise ConfigError(f"Expected {name} {known}, found {value!r}.")
         check_clip(self.clip)
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
@@ -181,9 +178,7 @@ class TrainingConfig:
                 f"Expected no prediction_type with the host {self.host!r}, which has its own."
             )
         if not self.host and own != set(_HOST_KINDS) and not (self.warm_start and "unet" in own):
-            raise ConfigError(
-                "Expected stages vae and unet, a stage unet with a warm start, or a host to tame."
-            )
+            raise ConfigError("Expected stages vae and unet (unet with a warm start), or a host.")
         if not self.host and not self.pool.encoded:
             raise ConfigError("Expected pool.encoded above 0 where the host is trained as well.")
         crops = {s.crop for s in self.stages if s.kind in ("unet", "unet_taming")}

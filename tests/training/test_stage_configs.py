@@ -54,8 +54,10 @@ def test_every_bundled_configuration_survives_being_saved() -> None:
     ("change", "words"),
     [
         ({"hosts": "x"}, "unknown setting hosts"),
-        ({"taming": "all"}, "both, unet or decoder"),
+        ({"taming": "all"}, "both or unet or decoder"),
         ({"bands": "fft"}, "dwt or rescale"),
+        ({"clip": [0.1, 1.0]}, r"clip from -16\.\.0 to 1\.\.16, found 0\.1 to 1"),
+        ({"prediction_type": "x0"}, "epsilon or v_prediction, found 'x0'"),
         ({"stages": []}, "different names"),
         ({"stages": {"vae": {}}}, "stages as a list"),
         ({"stages": [{"steps": 1}]}, "expected a kind"),
@@ -108,8 +110,10 @@ def test_stages_that_do_not_belong_together() -> None:
     with pytest.raises(ConfigError, match="a stage decoder_taming for taming 'both'"):
         parse(values)
     assert parse({**values, "taming": "unet"}).of_kind("unet_taming")[0][0] == 0
+    with pytest.raises(ConfigError, match="no prediction_type with the host 'embedded'"):
+        parse(taming_values("embedded", prediction_type="v_prediction"))
     values = taming_values("")
-    with pytest.raises(ConfigError, match="Expected stages vae and unet, or a host"):
+    with pytest.raises(ConfigError, match=r"Expected stages vae and unet \(unet with"):
         parse(values)
     values = tiny_values()
     values["stages"][0]["sample_every"] = 5

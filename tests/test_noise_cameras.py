@@ -167,9 +167,40 @@ def test_the_levels_of_a_camera_reach_its_planes() -> None:
         assert float(a7s2.mean()) == pytest.approx(float(phone.mean()), abs=5 * 2 * 0.02 / 32)
 
 
+def test_a_camera_of_ones_own_sees_its_own_colours() -> None:
+    red = torch.zeros(1, 3, 16, 16)
+    red[:, 0] = 1.0
+    still = {
+        "iso": (100.0, 100.0), "dark_iso": (100.0, 100.0), "exposure_ratio": (1.0, 1.0),
+        "dark_exposure_ratio": (1.0, 1.0), "white_balance_spread": 0.0, "matrix_spread": 0.0,
+    }  # fmt: skip
+    # A camera whose colours are those of XYZ: rows sum to 1 for white, so X of red over X of white.
+    own = DarknessConfig(
+        **still, sensor="Own", xyz_to_camera=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        white_balance=(1.5, 1.0, 2.0),
+    )  # type: ignore[arg-type]  # fmt: skip
+    light = darken(red, own, seed=(0,))[0].mean(dim=(1, 2)) * 0.5 + 0.5
+    x, y, z = 0.4124 / 0.9505, 0.2126, 0.0193 / 1.0891
+    assert light.tolist() == pytest.approx([x, y, z, y], abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"sensor": "Own"}, "xyz_to_camera and white_balance of the sensor 'Own'"),
+        ({"xyz_to_camera": (1.0,) * 9, "white_balance": (1.0,) * 3}, "together"),
+        (
+            {"sensor": "Own", "xyz_to_camera": (1.0,) * 9, "white_balance": (1.0,) * 3},
+            "can be inverted",
+        ),
+        (
+            {
+                "sensor": "Own",
+                "xyz_to_camera": (1.0, 0, 0, 0, 1, 0, 0, 0, 1),
+                "white_balance": (0.5, 1.0, 1.0),
+            },
+            "multipliers of 1 and more",
+        ),
         ({"cameras": ("d851",)}, "d851"),
         ({"cameras": ("phone",), "dark_iso": (12800.0, 25600.0)}, "ISOs of phone within 12800"),
         ({"cameras": (3,)}, "names or paths"),

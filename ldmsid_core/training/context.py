@@ -183,5 +183,7 @@ class Run:
     @property
     def recipe(self) -> InputRecipe:
         """What the planes have undergone."""
-        own = InputRecipe(white_balance="as shot", clip=self.config.clip)
+        own = InputRecipe(
+            white_balance="as shot", sensor=self.config.darkness.sensor, clip=self.config.clip
+        )
         return own if self.data is None else self.data.recipe

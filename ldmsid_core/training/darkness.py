@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -20,6 +21,10 @@ from ..raw.simulate import (
     expose_dark,
     scene_mosaic,
 )
+
+_A7S2 = "Sony A7S II"
+# Determinants of cameras' matrices are 0.1 and more.
+_SINGULAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,11 @@ class DarknessConfig:
         cameras: Whose noise and levels, one drawn evenly per image: bundled names or paths of
             noise profiles. Of a camera that knows fewer ISOs, those within the range are drawn;
             one whose ISOs are unknown is drawn from its joint law. Empty is the A7S II per ISO.
-            Colour stays that of the A7S II.
+            Their colour is that of the next three.
+        sensor: Name of the camera, for the taming file.
+        xyz_to_camera: Its matrix, XYZ (D65) to camera, nine numbers row by row as `ldmsid info`
+            tells; empty is the A7S II's.
+        white_balance: Its multipliers R, G, B in daylight, green 1; empty is the A7S II's.
     """
 
     iso: tuple[float, float] = (100.0, 25600.0)
@@ -49,6 +58,9 @@ class DarknessConfig:
     white_balance_spread: float = 0.15
     matrix_spread: float = 0.015
     cameras: tuple[str, ...] = ()
+    sensor: str = _A7S2
+    xyz_to_camera: tuple[float, ...] = ()
+    white_balance: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -61,12 +73,43 @@ class DarknessConfig:
             raise ConfigError(f"Expected dark_share in 0..1, found {self.dark_share}.")
         if any(not isinstance(name, str) for name in self.cameras):
             raise ConfigError(f"Expected cameras as names or paths, found {self.cameras}.")
+        self._check_colour()
         for wanted in (self.iso, self.dark_iso):
             for camera in self.noise_cameras:
                 _shared_isos(camera, wanted)
             if not self.cameras:
                 for iso in wanted:
                     a7s2_noise(iso)
+
+    def _check_colour(self) -> None:
+        given = (bool(self.xyz_to_camera), bool(self.white_balance))
+        if any(given) and not (all(given) and self.sensor != _A7S2):
+            raise ConfigError(
+                "Expected sensor, xyz_to_camera and white_balance together, found "
+                f"{self.sensor!r}, {self.xyz_to_camera}, {self.white_balance}."
+            )
+        if self.sensor != _A7S2 and not all(given):
+            raise ConfigError(
+                f"Expected xyz_to_camera and white_balance of the sensor {self.sensor!r}; "
+                "`ldmsid info` tells them of a RAW."
+            )
+        if not all(given):
+            return
+        if len(self.xyz_to_camera) != 9 or abs(np.linalg.det(self.matrix)) < _SINGULAR:
+            raise ConfigError(
+                f"Expected xyz_to_camera as the nine numbers of a matrix that can be inverted, "
+                f"found {self.xyz_to_camera}."
+            )
+        if len(self.white_balance) != 3 or not all(1.0 <= g < 100.0 for g in self.white_balance):
+            raise ConfigError(
+                f"Expected white_balance as three multipliers of 1 and more, found "
+                f"{self.white_balance}."
+            )
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """XYZ (D65) to camera, `(3, 3)`."""
+        return np.asarray(self.xyz_to_camera or A7S2_XYZ_TO_CAMERA, dtype=np.float64).reshape(3, 3)
 
     @cached_property
     def noise_cameras(self) -> tuple[NoiseCamera, ...]:
@@ -96,10 +139,10 @@ def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float
 
 
 def _random_colour(rng: np.random.Generator, config: DarknessConfig, count: int) -> CameraColour:
-    matrix = np.asarray(A7S2_XYZ_TO_CAMERA)
+    matrix = config.matrix
     spread = config.matrix_spread * np.abs(matrix).max()
     matrices = matrix + rng.normal(0.0, spread, (count, 3, 3))
-    gains = np.asarray(A7S2_WHITE_BALANCE) * np.exp(
+    gains = np.asarray(config.white_balance or A7S2_WHITE_BALANCE) * np.exp(
         rng.normal(0.0, config.white_balance_spread, (count, 3)) * [1.0, 0.0, 1.0]
     )
     gains = np.maximum(gains, 1.0)

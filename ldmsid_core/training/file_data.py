@@ -164,7 +164,9 @@ def open_file_data(config: TrainingConfig) -> FileData | None:
     """
     if not config.data.is_from_files:
         return None
-    found = FileData(InputRecipe(config.data.white_balance, clip=config.clip))
+    found = FileData(
+        InputRecipe(config.data.white_balance, sensor=config.darkness.sensor, clip=config.clip)
+    )
     for place, stage in config.used_stages():
         found.add(config, place, stage)
     return found

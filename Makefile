@@ -51,6 +51,7 @@ bench: setup
 	$(BIN)/python benchmarks/released_quality.py --steps 10
 	$(BIN)/python benchmarks/data_loading.py --short
 	$(BIN)/python benchmarks/training_step.py --short
+	$(BIN)/python benchmarks/training_cost.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

@@ -91,6 +91,11 @@ def test_accumulation_equals_a_large_batch(tmp_path: Path) -> None:
     found, wanted = (losses_in(tmp_path / n / "s.csv") for n in "ba")
     # Sums of float32 in another order; Adam's first steps enlarge what is near zero.
     assert found == pytest.approx(wanted, rel=1e-4)
+    # Adam hides the scale of gradients, their norm shows it: at first of the same weights, then
+    # of weights as far apart as below.
+    norms, large_norms = (losses_in(tmp_path / n / "s.csv", "gradient_norm") for n in "ba")
+    assert norms[0] == pytest.approx(large_norms[0], rel=1e-4)
+    assert norms == pytest.approx(large_norms, rel=0.05)
     assert largest_difference(large, small) < 2e-3
 
 

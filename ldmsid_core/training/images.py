@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -61,6 +61,28 @@ class PoolConfig:
             raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
 
 
+@dataclass(frozen=True)
+class _Look:
+    """How a crop is turned, flipped and tinted."""
+
+    turns: int
+    is_flipped: bool
+    saturation: float
+    tint: NDArray[np.float32]
+    brightness: float
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """All that is random in one crop; `place` is side, top and left."""
+
+    of_photograph: bool
+    number: int
+    colours: FloatArray | None
+    place: tuple[int, int, int]
+    look: _Look
+
+
 class ImagePool:
     """A sliding window over the endless procedural sequence, with photographs beside it.
 
@@ -116,42 +138,22 @@ class ImagePool:
 
     def _draw(self, rng: np.random.Generator, step: int, crop: int) -> _Draw:
         if self._photographs and rng.random() < self._photograph_share:
-            index = int(rng.integers(len(self._photographs)))
-            image = self._photographs[index]
+            number = int(rng.integers(len(self._photographs)))
+            image = self._photographs[number]
             colours = draw_palette(rng, 2) if _is_grey(image) else None
-            return _Draw(True, index, colours, *_draw_crop(rng, image.shape, crop))
+            return _Draw(True, number, colours, *_draw_crop(rng, image.shape, crop))
         first = step // self._renew_every
-        index = int(rng.integers(first, first + self._window))
-        return _Draw(False, index, None, *_draw_crop(rng, (self._side, self._side), crop))
+        number = int(rng.integers(first, first + self._window))
+        return _Draw(False, number, None, *_draw_crop(rng, (self._side, self._side), crop))
 
     def _made(self, draw: _Draw, step: int, crop: int) -> Tensor:
         if draw.of_photograph:
-            image = self._photographs[draw.index]
+            image = self._photographs[draw.number]
         else:
-            image = self._procedural(draw.index, step // self._renew_every)
+            image = self._procedural(draw.number, step // self._renew_every)
         if draw.colours is not None:
             image = _colourised(image, draw.colours)
         return _altered(_cropped(image, draw.place, crop), draw.look)
-
-
-class _Look(NamedTuple):
-    """How a crop is turned, flipped and tinted."""
-
-    turns: int
-    is_flipped: bool
-    saturation: float
-    tint: NDArray[np.float32]
-    brightness: float
-
-
-class _Draw(NamedTuple):
-    """All that is random in one crop."""
-
-    of_photograph: bool
-    index: int
-    colours: FloatArray | None
-    place: tuple[int, int, int]
-    look: _Look
 
 
 def _draw_crop(

@@ -37,6 +37,7 @@ class ShardJob:
         output: Folder of the shards.
         pairs: Of one long exposure, or photographs.
         replaces: Whether a file of that name may be replaced.
+        aside: Leave the shard under a temporary name, that of another being in use.
     """
 
     number: int
@@ -44,11 +45,19 @@ class ShardJob:
     output: Path
     pairs: tuple[SourcePair, ...]
     replaces: bool = False
+    aside: bool = False
 
     @property
     def file(self) -> str:
         """Name of the shard."""
         return f"shard-{self.number:05d}.safetensors"
+
+    @property
+    def path(self) -> Path:
+        """Where the shard is written."""
+        return self.output / (
+            self.file if not self.aside else f".{Path(self.file).stem}.partial.safetensors"
+        )
 
 
 def sensor_counts(raw: PackedRaw) -> NDArray[np.uint16]:
@@ -126,7 +135,7 @@ def make_shard(job: ShardJob) -> ShardEntry:
         _add_pictures(shard)
     else:
         _add_exposures(shard)
-    path = job.output / job.file
+    path = job.path
     if shard.pairs:
         write_shard(path, shard.tensors, tuple(shard.pairs), overwrite=job.replaces)
     return ShardEntry(

@@ -132,6 +132,16 @@ def test_a_cut_png16_is_refused(tmp_path: Path) -> None:
             read_picture(tmp_path / "a.png")
 
 
+def test_a_picture_too_large_for_pillow_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40 // 2 - 1)  # refused from twice that on
+    for read in (read_picture, picture_size):
+        with pytest.raises(ConfigError, match=r"a\.png cannot be read \(.*1600 pixels"):
+            read(tmp_path / "a.png")
+
+
 def test_sizes(tmp_path: Path) -> None:
     Image.new("RGB", (10, 40)).save(tmp_path / "a.png")
     with pytest.raises(ShapeError, match="found 10x40 in"):

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .bootstrap import LEVEL, SEED
 from .report_sheet import Sheet
@@ -118,11 +118,13 @@ def rows_csv(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def shown(value: float | None, digits: int) -> str:
-    """A number in a table."""
+def shown(value: float | None, digits: int, *, sign: Literal["", "+"] = "") -> str:
+    """A number in a table, `∞` and `nan` included; a dash for none, `+` in front if wanted."""
     if value is None:
         return "–"
-    return f"{value:.{digits}f}" if math.isfinite(value) else "∞"
+    if math.isinf(value):
+        return f"{'-' if value < 0 else sign}∞"
+    return "nan" if math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 
 def summary_markdown(evaluation: Evaluation) -> str:

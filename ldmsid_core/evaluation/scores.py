@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from .bootstrap import RESAMPLES, Interval, bootstrap_mean
+from .bootstrap import Interval, bootstrap_mean
+from .defaults import RESAMPLES
 from .ruler import Values
 
 

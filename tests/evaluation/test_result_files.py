@@ -196,7 +196,7 @@ def test_pair_list(tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text(
         "\ufeffresult, truth, ratio, group\n"
-        "dark.png, long.png, 100, night\n00001_00_0.04s.ARW,0.1s,250,\nthird,long,,\n",
+        "dark.png, long.png, 100, night\n00001_00_0.04s.ARW,0.1s,250,\nthird,long\n",
         encoding="utf-8",
     )
     assert read_pair_list(table, truths) == (
@@ -237,5 +237,5 @@ def test_pair_list_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     for content in (None, b"\xff\xfe\x00"):
         if content is not None:
             (tmp_path / "pairs.csv").write_bytes(content)
-        with pytest.raises(ConfigError, match="Expected a CSV file of pairs"):
+        with pytest.raises(ConfigError, match="Expected a list of pairs as UTF-8"):
             read_pair_list(tmp_path / "pairs.csv", {})

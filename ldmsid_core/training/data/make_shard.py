@@ -15,7 +15,7 @@ from ...raw.develop_libraw import develop_truth
 from ...raw.loader import load_raw
 from ...raw.packed_raw import PackedRaw, RawMetadata
 from ...weight_file import sha256_of
-from .exposures import camera_name, settle_ratio
+from .exposures import settle_ratio
 from .pairs import SourcePair, missing_files
 from .pictures import read_picture
 from .shard_format import RawFacts, ShardPair, write_shard
@@ -80,7 +80,7 @@ def _raw_facts(raw: PackedRaw) -> RawFacts:
         white_balance=raw.white_balance,
         white_balance_source=raw.white_balance_source,
         xyz_to_camera=tuple(value for row in matrix for value in row),
-        camera=camera_name(raw.metadata),
+        camera=raw.metadata.camera,
         iso=raw.metadata.iso or 0.0,
         shutter_s=raw.metadata.shutter_s or 0.0,
     )

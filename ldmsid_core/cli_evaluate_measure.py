@@ -91,14 +91,14 @@ class Measuring:
             truth: The same shape.
         """
         self.rows += [
-            Score(pair.image, route, pair.truth.stem, pair.ratio, pair.group,
+            Score(pair.image, route, pair.truth.stem, pair.exposure_ratio, pair.group,
                   self.ruler.measure(found, truth))
             for route, found in routes.items()
         ]  # fmt: skip
         wanted = self.options.output is not None
         if wanted and self._seen in chosen_sheets(self.count, self.options.sheets):
             middle = {route: found[len(found) // 2] for route, found in routes.items()}
-            self._sheets.append(build_sheet(pair.image, pair.ratio, middle, truth))
+            self._sheets.append(build_sheet(pair.image, pair.exposure_ratio, middle, truth))
         self._seen += 1
 
     def finish(self, title: str, settings: dict[str, Any]) -> Evaluation:

@@ -25,13 +25,13 @@ class Pair:
     Attributes:
         image: Stem of the result or RAW.
         truth: The picture to compare with.
-        ratio: Exposure ratio; None where the list does not say.
+        exposure_ratio: None where the list does not say.
         group: Named group; None where the list does not say.
     """
 
     image: str
     truth: Path
-    ratio: float | None = None
+    exposure_ratio: float | None = None
     group: str | None = None
 
 
@@ -136,8 +136,8 @@ def read_pair_list(path: Path, truths: Mapping[str, Path]) -> tuple[Pair, ...]:
             )
         if image in pairs:
             raise ConfigError(f"Expected every result once, found {image} again in {where}.")
-        ratio, group = _ratio(row["ratio"], where), row["group"] or None
-        pairs[image] = Pair(image, truths[stem], ratio, group)
+        exposure_ratio, group = _ratio(row["ratio"], where), row["group"] or None
+        pairs[image] = Pair(image, truths[stem], exposure_ratio, group)
     if not pairs:
         raise ConfigError(f"Expected at least one pair in {path}, found none; list them.")
     return tuple(pairs.values())

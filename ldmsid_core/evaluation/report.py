@@ -210,8 +210,8 @@ def _sheets(evaluation: Evaluation) -> list[str]:
 
 
 def _figure(sheet: Sheet, number: int) -> str:
-    ratio = "" if sheet.ratio is None else f", x{sheet.ratio:g}"
-    caption = f"{_escaped(sheet.image)}{ratio}: {_escaped(' | '.join(sheet.columns))}"
+    exposure_ratio = "" if sheet.exposure_ratio is None else f", x{sheet.exposure_ratio:g}"
+    caption = f"{_escaped(sheet.image)}{exposure_ratio}: {_escaped(' | '.join(sheet.columns))}"
     return (
         f'<figure><img src="{_sheet_name(number)}" alt="{caption}">'
         f"<figcaption>{caption}</figcaption></figure>"

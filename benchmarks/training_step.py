@@ -34,14 +34,8 @@ from torch import Tensor, nn
 from ldmsid_core.taming.attach import PredictNoise, attach_decoder_taming, attach_unet_taming
 from ldmsid_core.training.compute import Compute, open_compute
 from ldmsid_core.training.diffusion import unet_taming_loss
-from ldmsid_core.training.learning import checkpointed, set_trainable
-from ldmsid_core.training.loop import (
-    LossFunction,
-    StageExtras,
-    StageRun,
-    build_optimiser,
-    open_stage,
-)
+from ldmsid_core.training.learning import build_optimiser, checkpointed, set_trainable
+from ldmsid_core.training.loop import LossFunction, StageExtras, StageRun, open_stage
 from ldmsid_core.training.pairs import BatchPart
 from ldmsid_core.training.stage import StageConfig
 from ldmsid_core.wavelet import SubBands, split_bands

@@ -17,6 +17,7 @@ from .cli_evaluate_models import ModelOptions, open_models
 from .cli_synth import dark_counts
 from .errors import ConfigError
 from .evaluation.classical import ROUTES, STRENGTHS, denoise_counts
+from .evaluation.defaults import ISO, RATIOS
 from .evaluation.metrics import FloatImage, psnr_rgb, ssim_rgb
 from .evaluation.pairing import Pair
 from .evaluation.sheet import save_sheet, to_float_image
@@ -121,8 +122,8 @@ def _rows(name: str, ratio: float, pictures: dict[str, list[FloatImage]],
 def evaluate_model(
     *,
     output: Path | None = None,
-    ratios: str = "100,250,300",
-    iso: float = 1600.0,
+    ratios: str = RATIOS,
+    iso: float = ISO,
     models: ModelOptions = _EMBEDDED_MODEL,
     overwrite: bool = False,
     quiet: bool = False,

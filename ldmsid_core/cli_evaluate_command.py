@@ -23,6 +23,7 @@ from .cli_options import (
     threads_option,
 )
 from .errors import ConfigError
+from .evaluation.defaults import ISO, RATIOS, RESAMPLES, SHEETS
 
 _MODEL = ("host", "taming", "steps", "seed", "device", "dtype", "regression", "ablations")
 _MEASURE = ("metrics", "lpips_weights", "clip_folder", "nima_weights", "resamples", "sheets")
@@ -95,10 +96,10 @@ def _one_ratio(text: str) -> float:
               help="CSV result,truth,ratio,group instead of matching names.")  # fmt: skip
 @click.option("-o", "--output", type=_FOLDER, default=None,
               help="Folder for the report: page, sheets, plots, CSV, JSON.")  # fmt: skip
-@click.option("--ratios", default="100,250,300", show_default=True,
+@click.option("--ratios", default=RATIOS, show_default=True,
               help="Exposure ratios of the photographs; with --raws one for all files "
               "(default there: from --pairs, else auto).")  # fmt: skip
-@click.option("--iso", type=float, default=1600.0, show_default=True)
+@click.option("--iso", type=float, default=ISO, show_default=True)
 @click.option(
     "--metrics",
     default=None,
@@ -108,9 +109,9 @@ def _one_ratio(text: str) -> float:
 @click.option("--lpips-weights", type=_FOLDER, help="Backbone and heads: adds LPIPS.")
 @click.option("--clip-folder", type=_FOLDER, help="CLIP of transformers: adds CLIP-IQA.")
 @click.option("--nima-weights", type=_FOLDER, help="TorchScript file: adds NIMA.")
-@click.option("--resamples", type=click.IntRange(100, 1_000_000), default=2000,
+@click.option("--resamples", type=click.IntRange(100, 1_000_000), default=RESAMPLES,
               show_default=True, help="Of the bootstrap.")  # fmt: skip
-@click.option("--sheets", type=click.IntRange(0, 10_000), default=24, show_default=True,
+@click.option("--sheets", type=click.IntRange(0, 10_000), default=SHEETS, show_default=True,
               help="At most so many pictures side by side in the report.")  # fmt: skip
 @click.option(
     "--host",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .evaluation.bootstrap import RESAMPLES
+from .evaluation.defaults import RESAMPLES, SHEETS
 from .evaluation.learned import LearnedFiles, build_ruler
 from .evaluation.metrics import FloatImage
 from .evaluation.pairing import Pair
@@ -16,8 +16,6 @@ from .evaluation.report_sheet import Sheet, build_sheet, chosen_sheets
 from .evaluation.ruler import Ruler
 from .evaluation.scores import Score, Scores
 from .evaluation.summary import Evaluation
-
-DEFAULT_SHEETS = 24
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class MeasureOptions:
     clip_folder: Path | None = None
     nima_weights: Path | None = None
     resamples: int = RESAMPLES
-    sheets: int = DEFAULT_SHEETS
+    sheets: int = SHEETS
     overwrite: bool = False
     quiet: bool = False
 
@@ -93,14 +91,14 @@ class Measuring:
             truth: The same shape.
         """
         self.rows += [
-            Score(pair.image, route, pair.truth.stem, pair.ratio, pair.group,
+            Score(pair.image, route, pair.truth.stem, pair.exposure_ratio, pair.group,
                   self.ruler.measure(found, truth))
             for route, found in routes.items()
         ]  # fmt: skip
         wanted = self.options.output is not None
         if wanted and self._seen in chosen_sheets(self.count, self.options.sheets):
             middle = {route: found[len(found) // 2] for route, found in routes.items()}
-            self._sheets.append(build_sheet(pair.image, pair.ratio, middle, truth))
+            self._sheets.append(build_sheet(pair.image, pair.exposure_ratio, middle, truth))
         self._seen += 1
 
     def finish(self, title: str, settings: dict[str, Any]) -> Evaluation:

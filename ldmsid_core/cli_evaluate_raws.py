@@ -67,7 +67,7 @@ def _score_one(pair: Pair, path: Path, measuring: Measuring, models: Models) -> 
     size = (height, width) if raw.orientation & 4 else (width, height)
     truth = read_picture(pair.truth)
     check_same_size(size, (truth.shape[1], truth.shape[0]), f"{path} at half size", str(pair.truth))
-    ratio = auto_exposure_ratio(raw) if pair.ratio is None else pair.ratio
+    ratio = auto_exposure_ratio(raw) if pair.exposure_ratio is None else pair.exposure_ratio
     try:
         routes = _routes(path, raw, ratio, models)
     except (RuntimeError, MemoryError) as error:
@@ -104,7 +104,9 @@ def evaluate_raws(
     """
     wanted = find_pairs(truth, pairs)
     if ratio is not None:
-        wanted = tuple(replace(p, ratio=ratio) if p.ratio is None else p for p in wanted)
+        wanted = tuple(
+            replace(p, exposure_ratio=ratio) if p.exposure_ratio is None else p for p in wanted
+        )
     matching = match(wanted, list_files(raws, RAW_EXTENSIONS, "RAW files"), raws)
     measuring = Measuring.begin(options, len(matching.files))
     failures: list[str] = []
@@ -120,7 +122,7 @@ def evaluate_raws(
         measuring.notes += [f"{len(failures)} files failed and are left out:", *failures]
     if not measuring.rows:
         raise ConfigError(f"Expected at least one RAW that can be scored: {'; '.join(failures)}")
-    if any(pair.ratio is None for pair in matching.files):
+    if any(pair.exposure_ratio is None for pair in matching.files):
         measuring.notes.append("exposure ratio: found from the brightness of each file (auto)")
     measuring.notes += [STRENGTHS_NOTE, _NOISE_NOTE, _LIBRAW_NOTE, *ready.notes]
     settings: dict[str, Any] = {

@@ -27,6 +27,10 @@ class ConfigError(LdmSidError, ValueError):
     """A setting is unknown or out of range."""
 
 
+class NoiseProfileError(ConfigError):
+    """A noise profile is missing, damaged or of no use where it is wanted."""
+
+
 class DatasetError(LdmSidError, ValueError):
     """A training set is incomplete, damaged or of another kind."""
 

@@ -26,7 +26,7 @@ _CGROUP_FILES = {
 def _lines(path: Path) -> list[str]:
     """Of a file of the system; none where it is missing."""
     try:
-        return path.read_text().splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import CheckpointError, OutputError
-from .output.atomic import written_atomically
+from .output.atomic import touch_for_mode, written_atomically
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -77,8 +77,9 @@ def write_safetensors(
             raise CheckpointError(f"{name} holds NaN or infinity and was not saved to {path}.")
     ready = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     with written_atomically(path, overwrite=overwrite) as partial:
+        mode = touch_for_mode(partial)
         try:
             save_file(ready, str(partial), metadata=metadata)
         except SafetensorError as error:  # how the library reports a full disk
             raise OutputError(f"Cannot write {path}: {error}; make room.") from error
-        partial.chmod(0o644)
+        partial.chmod(mode)

@@ -21,6 +21,7 @@ ALLOWED = {
     "safetensors_file": {"errors", "output"},
     "raw": {"errors", "output", "raw"},
     "output": {"errors", "output", "raw"},
+    "csv_table": {"errors"},
     "pickled_file": {"errors"},
     "weight_file": {"errors", "pickled_file"},
     "conversion": {
@@ -41,10 +42,10 @@ ALLOWED = {
         "weight_file", "tiling", "decoding", "memory", "work", "frame_plan", "crop",
         "enlarged",
     },
-    "evaluation": {"errors", "output", "raw", "weight_file", "evaluation"},
+    "evaluation": {"errors", "output", "raw", "weight_file", "csv_table", "evaluation"},
     "training": {
         "errors", "wavelet", "raw", "taming", "hosts", "output", "training", "model_files",
-        "sampling_grid", "safetensors_file", "weight_file", "evaluation",
+        "sampling_grid", "safetensors_file", "weight_file", "evaluation", "csv_table",
     },
 }  # fmt: skip
 OUTSIDE = {

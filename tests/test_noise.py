@@ -14,7 +14,6 @@ from ldmsid_core.raw.noise import (
     SensorLevels,
     SensorNoise,
     a7s2_noise,
-    add_packed_noise,
     add_sensor_noise,
     tukey_lambda_deviation,
 )
@@ -137,12 +136,17 @@ def test_noise_is_drawn_in_the_order_that_seeded_training_relies_on() -> None:
         assert torch.equal(found[number], wanted)
 
 
+def packed_noise(noise: SensorNoise, size: tuple[int, int], *, seed: int) -> torch.Tensor:
+    """Planes R, G1, B, G2 of a sensor without light."""
+    generator = torch.Generator().manual_seed(seed)
+    mosaic = add_sensor_noise(torch.zeros(1, *size), [noise], generator=generator)
+    return pack_bayer(mosaic, cfa="RGGB")[0]
+
+
 def test_packed_planes_share_the_noise_of_their_sensor_rows() -> None:
     size = 300
     noise = SensorNoise(1.0, 0.0, 0.0, 4.0, "gaussian")
-    planes = add_packed_noise(
-        torch.zeros(1, 4, size, 8), [noise], generator=torch.Generator().manual_seed(1)
-    )[0]
+    planes = packed_noise(noise, (2 * size, 16), seed=1)
     red, green1, blue, green2 = planes
     assert torch.equal(red, green1) and torch.equal(green2, blue)
     assert float((planes - planes[:, :, :1]).abs().max()) == 0.0
@@ -154,9 +158,7 @@ def test_packed_planes_share_the_noise_of_their_sensor_rows() -> None:
 
 def test_packed_row_noise_under_read_noise_correlates_as_its_share() -> None:
     noise = SensorNoise(1.0, 3.0, 0.0, 2.0, "gaussian")
-    planes = add_packed_noise(
-        torch.zeros(1, 4, 1500, 60), [noise], generator=torch.Generator().manual_seed(4)
-    )[0]
+    planes = packed_noise(noise, (3000, 120), seed=4)
     means = planes.mean(dim=2)
     share = 2.0**2 / (2.0**2 + 3.0**2 / 60)  # of the variance of a plane's row mean
     found = torch.corrcoef(means)
@@ -176,20 +178,6 @@ def test_colour_bias_reaches_its_own_plane(cfa: CfaPattern) -> None:
     )
     planes = pack_bayer(mosaic, cfa=cfa)[0]
     assert [float(plane.unique()) for plane in planes] == list(bias)
-
-
-def test_quantisation_adds_a_twelfth() -> None:
-    noise = SensorNoise(1.0, 0.0, 0.0, 0.0)
-    found = add_packed_noise(
-        torch.zeros(1, 4, 200, 250), [noise], generator=torch.Generator().manual_seed(1),
-        quantise=True,
-    )  # fmt: skip
-    assert float(found.min()) >= -0.5 and float(found.max()) <= 0.5
-    # 200 000 uniform samples: the mean's error is 0.2887 / sqrt(n); the variance's is
-    # sqrt((m4 - var**2) / n) = 0.0745 / sqrt(n).
-    n = 200_000
-    assert float(found.mean()) == pytest.approx(0.0, abs=5 * 0.2887 / n**0.5)
-    assert float(found.var()) == pytest.approx(1 / 12, abs=5 * 0.0745 / n**0.5)
 
 
 @pytest.mark.parametrize(

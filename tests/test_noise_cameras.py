@@ -83,6 +83,22 @@ def test_unknown_cameras_and_profiles_without_gain(tmp_path: Path, profile: Path
         find_camera(str(profile))
 
 
+def test_a_bundled_name_that_is_a_file_too_is_refused(
+    profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(profile.parent)
+    for name in ("phone", "a7s2", "d850"):
+        profile.rename(name)
+        with pytest.raises(
+            ConfigError, match=rf"one camera {name}, .* write \./{name} for the file"
+        ):
+            find_camera(name)
+        assert find_camera(f"./{name}").levels == LEVELS
+        Path(name).rename(profile)
+        Path(name).mkdir()  # a folder is no profile
+        assert find_camera(name).levels != LEVELS
+
+
 def test_levels_of_each_image_of_a_batch_are_its_own() -> None:
     noise = SensorNoise(1e-4, 0.0, 0.0, 0.0)
     mosaic = torch.full((2, 4, 4), 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,13 @@ def test_strided_and_trained_tensors_are_written_as_they_look(tmp_path: Path) ->
     stored = load_file(str(path))
     for name, tensor in state.items():
         assert torch.equal(stored[name], tensor), name
+
+
+def test_a_file_has_the_permissions_of_every_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_safetensors(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {}, overwrite=False)
+    finally:
+        os.umask(before)
+    # safetensors itself would leave the file to its owner alone, 0600.
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o640

@@ -20,7 +20,7 @@ from ldmsid_core.training.context import RunOptions
 from ldmsid_core.training.darkness import DarknessConfig, darken
 from ldmsid_core.training.images import ImagePool
 from ldmsid_core.training.loop import StageExtras, run_stage
-from ldmsid_core.training.pairs import BatchPart
+from ldmsid_core.training.pairs import BatchPart, images_of
 from ldmsid_core.training.photographs import (
     EVALUATION_PHOTOGRAPHS,
     TRAINING_PHOTOGRAPHS,
@@ -67,6 +67,27 @@ def test_a_batch_follows_from_the_step_alone() -> None:
         last = used.batch(step, count=3, crop=64)
     assert torch.equal(direct, last)
     assert direct.shape == (3, 3, 64, 64) and direct.min() >= 0 and direct.max() <= 1
+
+
+def test_a_part_of_the_pool_is_that_of_the_batch_and_makes_no_other_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pool() -> ImagePool:
+        return ImagePool(seed=1, window=50, side=80, renew_every=2, photograph_share=0.3)
+
+    whole = pool().batch(5, count=4, crop=64)
+    made: list[int] = []
+
+    def counted(seed: int, index: int, *, size: int) -> Any:
+        made.append(index)
+        return procedural_image(seed, index, size=size)
+
+    monkeypatch.setattr("ldmsid_core.training.images.procedural_image", counted)
+    pool().batch(5, count=4, crop=64)
+    all_made, made[:] = made[:], []
+    halves = [images_of(pool(), BatchPart(5, 4, start, start + 2), crop=64) for start in (0, 2)]
+    assert torch.equal(torch.cat(halves), whole)
+    assert made == all_made and 2 <= len(made) <= 4
 
 
 def test_evaluation_photographs_are_never_trained_on() -> None:

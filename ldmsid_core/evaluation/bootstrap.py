@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..errors import ConfigError
+from .defaults import RESAMPLES
 
 LEVEL = 0.95
-RESAMPLES = 2000
 SEED = 0
 # Below, even unanimous scenes could come from chance at this level: 2 / 2**5 > 0.05.
 _FEWEST_SCENES = 6

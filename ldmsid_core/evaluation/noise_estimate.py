@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ShapeError
-from ..raw.noise import SensorNoise, tukey_lambda_deviation
+from ..raw.noise import SensorNoise
 
 _BLOCK = 16
 _BINS = 24
-# Tukey's lambda at 0.14 is the normal distribution to within a percent.
-_NORMAL_SHAPE = 0.14
 _SMALLEST_GAIN = 1e-3
 _QUANTISATION = 1.0 / 12.0
 
@@ -34,7 +32,7 @@ def _blocks(plane: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def estimate_noise(signal: NDArray[np.float64]) -> SensorNoise:
-    """Gain and read noise of counts; row noise is not estimated and counts as none.
+    """Gain and Gaussian read noise of counts; row noise is not estimated and counts as none.
 
     Args:
         signal: `(4, h, w)` counts above black, not clipped.
@@ -58,7 +56,4 @@ def estimate_noise(signal: NDArray[np.float64]) -> SensorNoise:
     weight = 1.0 / np.maximum(y, _QUANTISATION)
     (gain, variance), _ = nnls(np.stack([x * weight, weight], axis=1), y * weight)
     read = max(0.0, float(variance) - _QUANTISATION) ** 0.5
-    return SensorNoise(
-        max(float(gain), _SMALLEST_GAIN), read / tukey_lambda_deviation(_NORMAL_SHAPE),
-        _NORMAL_SHAPE, 0.0,
-    )  # fmt: skip
+    return SensorNoise(max(float(gain), _SMALLEST_GAIN), read, 0.0, 0.0, "gaussian")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..csv_table import read_csv_table
 from ..errors import ConfigError
 from ..raw.loader import RAW_EXTENSIONS
 from ..raw.packing import check_exposure_ratio
 from .pictures import PICTURE_ENDINGS
 
 TRUTH_SUFFIX = "_truth"
-_COLUMNS = ("result", "truth", "ratio", "group")
+_NEEDED, _OPTIONAL = ("result", "truth"), ("ratio", "group")
 _ENDINGS = (*PICTURE_ENDINGS, *RAW_EXTENSIONS)
 _SHOWN = 5
 
@@ -25,13 +25,13 @@ class Pair:
     Attributes:
         image: Stem of the result or RAW.
         truth: The picture to compare with.
-        ratio: Exposure ratio; None where the list does not say.
+        exposure_ratio: None where the list does not say.
         group: Named group; None where the list does not say.
     """
 
     image: str
     truth: Path
-    ratio: float | None = None
+    exposure_ratio: float | None = None
     group: str | None = None
 
 
@@ -125,7 +125,8 @@ def read_pair_list(path: Path, truths: Mapping[str, Path]) -> tuple[Pair, ...]:
         ConfigError: If the file, a column, a number or a truth is not there, or an image is twice.
     """
     pairs: dict[str, Pair] = {}
-    for line, row in _rows(path):
+    rows = read_csv_table(path, needed=_NEEDED, optional=_OPTIONAL, what="a list of pairs")
+    for line, row in rows:
         where = f"line {line} of {path}"
         image, stem = _stem(row["result"]), _stem(row["truth"])
         if not image or stem not in truths:
@@ -135,45 +136,21 @@ def read_pair_list(path: Path, truths: Mapping[str, Path]) -> tuple[Pair, ...]:
             )
         if image in pairs:
             raise ConfigError(f"Expected every result once, found {image} again in {where}.")
-        group = (row.get("group") or "").strip() or None
-        pairs[image] = Pair(image, truths[stem], _ratio(row.get("ratio"), where), group)
+        exposure_ratio, group = _ratio(row["ratio"], where), row["group"] or None
+        pairs[image] = Pair(image, truths[stem], exposure_ratio, group)
     if not pairs:
         raise ConfigError(f"Expected at least one pair in {path}, found none; list them.")
     return tuple(pairs.values())
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True, strict=True)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = names
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(
-            f"Expected a CSV file of pairs, but {path} cannot be read ({error}); check it."
-        ) from error
-    if not {"result", "truth"} <= set(names) <= set(_COLUMNS) or len(names) != len(set(names)):
-        raise ConfigError(
-            f"Expected the columns result,truth and, if wanted, ratio,group in {path}, found "
-            f"{','.join(names) or 'none'}; name them in its first line."
-        )
-    for line, row in rows:
-        if None in row or any(row[name] is None for name in ("result", "truth")):
-            raise ConfigError(
-                f"Expected {len(names)} cells in line {line} of {path}, found others; check it."
-            )
-    return rows
-
-
 def _stem(name: str) -> str:
     """Without a known ending; other dots belong to the name, as in `00001_00_0.1s`."""
-    path = Path(name.strip())
+    path = Path(name)
     return path.stem if path.suffix.lower() in _ENDINGS else path.name
 
 
-def _ratio(text: str | None, where: str) -> float | None:
-    if text is None or not text.strip():
+def _ratio(text: str, where: str) -> float | None:
+    if not text:
         return None
     try:
         return check_exposure_ratio(float(text))

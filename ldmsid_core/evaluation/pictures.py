@@ -22,7 +22,10 @@ from .metrics import SSIM_WINDOW, FloatImage
 PNG_ENDINGS = (".png",)
 TIFF_ENDINGS = (".tif", ".tiff")
 PICTURE_ENDINGS = (*PNG_ENDINGS, *TIFF_ENDINGS)
-_DAMAGE = (OSError, ValueError, TypeError, LookupError, SyntaxError, png.Error, zlib.error)
+_DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, SyntaxError, Image.DecompressionBombError,
+    png.Error, zlib.error,
+)  # fmt: skip
 Integers = NDArray[Any]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -132,10 +133,10 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return f'<div class="wide"><table>\n{body}\n</table></div>'
 
 
-def _cell(found: Interval, digits: int, *, is_bold: bool, sign: str = "") -> str:
+def _cell(found: Interval, digits: int, *, is_bold: bool, sign: Literal["", "+"] = "") -> str:
     if found.mean is None:
         return "–"
-    text = f"{found.mean:{sign}.{digits}f}" if sign else shown(found.mean, digits)
+    text = shown(found.mean, digits, sign=sign)
     if found.low is not None:
         low, high = (shown(end, digits) for end in (found.low, found.high))
         text = f"{'<b>' + text + '</b>' if is_bold else text} <small>[{low}, {high}]</small>"
@@ -209,8 +210,8 @@ def _sheets(evaluation: Evaluation) -> list[str]:
 
 
 def _figure(sheet: Sheet, number: int) -> str:
-    ratio = "" if sheet.ratio is None else f", x{sheet.ratio:g}"
-    caption = f"{_escaped(sheet.image)}{ratio}: {_escaped(' | '.join(sheet.columns))}"
+    exposure_ratio = "" if sheet.exposure_ratio is None else f", x{sheet.exposure_ratio:g}"
+    caption = f"{_escaped(sheet.image)}{exposure_ratio}: {_escaped(' | '.join(sheet.columns))}"
     return (
         f'<figure><img src="{_sheet_name(number)}" alt="{caption}">'
         f"<figcaption>{caption}</figcaption></figure>"

@@ -22,31 +22,31 @@ class Sheet:
 
     Attributes:
         image: Name of the dark picture.
-        ratio: Its exposure ratio; None where unknown.
+        exposure_ratio: None where unknown.
         columns: From left to right.
         pixels: `(H, W, 3)`.
     """
 
     image: str
-    ratio: float | None
+    exposure_ratio: float | None
     columns: tuple[str, ...]
     pixels: NDArray[np.uint8]
 
 
 def build_sheet(
-    image: str, ratio: float | None, pictures: Mapping[str, FloatImage], truth: FloatImage
+    image: str, exposure_ratio: float | None, pictures: Mapping[str, FloatImage], truth: FloatImage
 ) -> Sheet:
     """Each picture whole, scaled to a tile, and below it its middle at full size.
 
     Args:
         image: Name of the dark picture.
-        ratio: Its exposure ratio.
+        exposure_ratio: None where unknown.
         pictures: By route, `(H, W, 3)` unit range.
         truth: The last column.
     """
     columns = {**pictures, TRUTH: truth}
     tiles = [_column(name, picture) for name, picture in columns.items()]
-    return Sheet(image, ratio, tuple(columns), np.concatenate(tiles, axis=1))
+    return Sheet(image, exposure_ratio, tuple(columns), np.concatenate(tiles, axis=1))
 
 
 def _column(name: str, picture: FloatImage) -> NDArray[np.uint8]:

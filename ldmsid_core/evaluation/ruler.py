@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,11 +38,12 @@ class Metric:
     measure: Callable[[FloatImage, FloatImage], float | None]
 
     def better(self, values: Iterable[float | None]) -> float | None:
-        """The best of several values; None where none could be computed."""
+        """The best of several values, NaN the worst; None where none could be computed."""
         known = [value for value in values if value is not None]
-        if not known:
-            return None
-        return max(known) if self.higher_is_better else min(known)
+        numbers = [value for value in known if not math.isnan(value)]
+        if not numbers:
+            return math.nan if known else None
+        return max(numbers) if self.higher_is_better else min(numbers)
 
 
 _SSIM = (

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from .bootstrap import RESAMPLES, Interval, bootstrap_mean
+from .bootstrap import Interval, bootstrap_mean
+from .defaults import RESAMPLES
 from .ruler import Values
 
 
@@ -22,7 +23,7 @@ class Score:
         image: Name of the picture.
         route: What made it.
         scene: Name of the truth; several images may share it.
-        ratio: Exposure ratio; None where unknown.
+        exposure_ratio: None where unknown.
         group: Named group; None where there is none.
         values: By metric; None where one could not be computed.
     """
@@ -30,14 +31,14 @@ class Score:
     image: str
     route: str
     scene: str
-    ratio: float | None
+    exposure_ratio: float | None
     group: str | None
     values: Values
 
     @property
     def case(self) -> tuple[str, float | None]:
         """Image and ratio: one dark picture."""
-        return self.image, self.ratio
+        return self.image, self.exposure_ratio
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ class Scores:
     def parts(self) -> list[Part]:
         """All common rows, then those of each ratio, then those of each group."""
         parts = [Part("all", self.common)]
-        for ratio in sorted({r.ratio for r in self.common if r.ratio is not None}):
-            rows = tuple(r for r in self.common if r.ratio == ratio)
-            parts.append(Part(f"x{ratio:g}", rows))
+        known = {r.exposure_ratio for r in self.common if r.exposure_ratio is not None}
+        for exposure_ratio in sorted(known):
+            rows = tuple(r for r in self.common if r.exposure_ratio == exposure_ratio)
+            parts.append(Part(f"x{exposure_ratio:g}", rows))
         for group in sorted({r.group for r in self.common if r.group is not None}):
             parts.append(Part(f"group {group}", tuple(r for r in self.common if r.group == group)))
         return parts

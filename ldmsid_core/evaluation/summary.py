@@ -7,7 +7,7 @@ import io
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .bootstrap import LEVEL, SEED
 from .report_sheet import Sheet
@@ -40,7 +40,7 @@ class Evaluation:
     def all_notes(self) -> list[str]:
         """The notes, and which images are left out of means because a route lacks them."""
         common = {row.case for row in self.scores.common}
-        left_out = [image for image, ratio in self.scores.cases if (image, ratio) not in common]
+        left_out = [case[0] for case in self.scores.cases if case not in common]
         notes = list(self.notes)
         if left_out:
             notes.append(
@@ -112,17 +112,19 @@ def rows_csv(evaluation: Evaluation) -> str:
     keys = [metric.key for metric in evaluation.ruler.metrics]
     writer.writerow(["image", "scene", "ratio", "group", "route", *keys])
     for row in evaluation.scores.rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:g}"
+        exposure_ratio = "" if row.exposure_ratio is None else f"{row.exposure_ratio:g}"
         values = ["" if row.values[key] is None else repr(row.values[key]) for key in keys]
-        writer.writerow([row.image, row.scene, ratio, row.group or "", row.route, *values])
+        writer.writerow([row.image, row.scene, exposure_ratio, row.group or "", row.route, *values])
     return text.getvalue()
 
 
-def shown(value: float | None, digits: int) -> str:
-    """A number in a table."""
+def shown(value: float | None, digits: int, *, sign: Literal["", "+"] = "") -> str:
+    """A number in a table, `∞` and `nan` included; a dash for none, `+` in front if wanted."""
     if value is None:
         return "–"
-    return f"{value:.{digits}f}" if math.isfinite(value) else "∞"
+    if math.isinf(value):
+        return f"{'-' if value < 0 else sign}∞"
+    return "nan" if math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 
 def summary_markdown(evaluation: Evaluation) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +58,18 @@ def written_atomically(path: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def touch_for_mode(path: Path) -> int:
+    """Make an empty file as everything else here makes files, and say with which permissions.
+
+    Libraries that write privately for safety ignore the umask, which only a new file tells safely.
+
+    Returns:
+        For `chmod` once the library has written.
+    """
+    path.touch()
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def check_folder(folder: Path) -> None:

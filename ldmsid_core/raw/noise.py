@@ -25,7 +25,6 @@ from .noise_tables import (
     PHONE_SHOT_GAIN,
     read_between,
 )
-from .packing import pack_bayer, unpack_bayer
 
 A7S2_BLACK_LEVEL = 512
 A7S2_WHITE_LEVEL = 16383
@@ -200,21 +199,18 @@ def add_sensor_noise(
     *,
     generator: torch.Generator,
     cfa: CfaPattern = "RGGB",
-    quantise: bool = False,
 ) -> Tensor:
-    """Noisy counts above black of clean ones (the model's steps 1 to 5).
+    """Noisy counts above black of clean ones, before a converter rounds them.
 
     Args:
         signal: `(B, H, W)` mosaic, counts above black, not negative.
         noises: One per image of the batch.
         generator: CPU generator; nothing global is drawn from.
         cfa: Layout of the top-left 2x2 tile; says where a colour bias belongs.
-        quantise: Add the uniform error of a converter that rounds. Leave it out where counts
-            are rounded afterwards, as `expose_dark` does.
 
     Returns:
         `(B, H, W)` counts above black, unclipped: shot noise K * Poisson(D / K), read noise,
-        one offset per sensor row, colour bias, and U(-0.5, 0.5) if asked for.
+        one offset per sensor row, and colour bias.
     """
 
     def column(values: list[float]) -> Tensor:
@@ -230,29 +226,4 @@ def add_sensor_noise(
     noisy = shot + read + rows * column([n.row_noise for n in noises])
     if any(any(n.colour_bias) for n in noises):
         noisy = _add_colour_bias(noisy, noises, cfa)
-    if quantise:
-        noisy = noisy + torch.rand(signal.shape, generator=generator) - 0.5
     return noisy
-
-
-def add_packed_noise(
-    planes: Tensor,
-    noises: list[SensorNoise],
-    *,
-    generator: torch.Generator,
-    quantise: bool = False,
-) -> Tensor:
-    """`add_sensor_noise` of packed planes: R and G1 share each sensor row, G2 and B the next.
-
-    Args:
-        planes: `(B, 4, h, w)` counts above black, planes R, G1, B, G2, not negative.
-        noises: One per image of the batch.
-        generator: CPU generator.
-        quantise: Add the uniform error of a converter that rounds.
-
-    Returns:
-        `(B, 4, h, w)` counts above black, unclipped.
-    """
-    mosaic = unpack_bayer(planes, cfa="RGGB")
-    noisy = add_sensor_noise(mosaic, noises, generator=generator, quantise=quantise)
-    return pack_bayer(noisy, cfa="RGGB")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NoiseProfileError
 from .noise import PHONE_LEVELS, SensorLevels, SensorNoise, a7s2_noise, phone_noise
 from .noise_laws import CAMERA_LAWS, NoiseLaw, Range
 from .noise_profile_file import load_noise_profile
@@ -49,9 +49,18 @@ def _by_law(law: NoiseLaw, _iso: float, rng: np.random.Generator) -> SensorNoise
 def find_camera(name: str) -> NoiseCamera:
     """A camera by its bundled name, or by the path of a noise profile.
 
+    A bundled name that is a file here as well is refused: neither may stand in for the other
+    unasked, least of all in a run that is resumed from another folder. `./NAME` means the file.
+
     Raises:
-        ConfigError: If it is neither, or the profile cannot be used: damaged, or without K.
+        ConfigError: If it is both.
+        NoiseProfileError: If it is neither, or the profile cannot be used: damaged, or without K.
     """
+    if name in BUNDLED_CAMERAS and Path(name).is_file():
+        raise ConfigError(
+            f"Expected one camera {name}, found the bundled one and a file of that name in "
+            f"{Path.cwd()}; write ./{name} for the file, or rename it for the bundled one."
+        )
     if name == "a7s2":
         isos = (float(min(A7S2_TABLE)), float(max(A7S2_TABLE)))
         return NoiseCamera(name, SensorLevels(), isos, partial(_by_iso, a7s2_noise))
@@ -60,9 +69,12 @@ def find_camera(name: str) -> NoiseCamera:
     if name in CAMERA_LAWS:
         return NoiseCamera(name, SensorLevels(), None, partial(_by_law, CAMERA_LAWS[name]))
     if not Path(name).exists():
-        raise ConfigError(
+        raise NoiseProfileError(
             f"Expected a noise profile or one of {', '.join(BUNDLED_CAMERAS)}, found {name}; check "
             "the name, or make a profile with `ldmsid calibrate`."
         )
-    profile = load_noise_profile(name)
-    return NoiseCamera(Path(name).name, profile.levels, profile.iso_range, profile.draw)
+    try:
+        profile = load_noise_profile(name)
+        return NoiseCamera(Path(name).name, profile.levels, profile.iso_range, profile.draw)
+    except ConfigError as error:
+        raise NoiseProfileError(str(error)) from error

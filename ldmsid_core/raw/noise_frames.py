@@ -157,10 +157,9 @@ class FrameReader:
 
 
 def _identity(frame: SensorFrame) -> tuple[object, ...]:
-    camera = " ".join(str(part) for part in (frame.metadata.make, frame.metadata.model) if part)
     levels = (*frame.black_level, frame.white_level)
     size = (frame.height, frame.width, *frame.counts.shape)
-    return camera or "no name", size, frame.cfa, levels
+    return frame.metadata.camera or "no name", size, frame.cfa, levels
 
 
 def _check_dark(planes: Counts, frame: SensorFrame, path: Path, *, masked: bool) -> None:

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from .noise import PlaneValues, ReadKind, SensorLevels, SensorNoise, check_read_kind
 from .noise_laws import NoiseLaw, Range
 from .noise_tables import gain_stage, read_between
+from .packed_raw import camera_name
 
 GainSource = Literal["measured", "given", "missing"]
 
@@ -191,6 +192,4 @@ class NoiseProfile:
     @property
     def name(self) -> str:
         """Maker and model; the model alone where it holds the maker's name."""
-        make, model = self.make or "", self.model or ""
-        known = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
-        return known or make or "an unnamed camera"
+        return camera_name(self.make, self.model) or "an unnamed camera"

@@ -13,6 +13,12 @@ Triple = tuple[float, float, float]
 WhiteBalanceSource = Literal["as shot", "daylight", "none"]
 
 
+def camera_name(make: str | None, model: str | None) -> str:
+    """Maker and model; the model alone where it holds the maker's name; empty without both."""
+    make, model = make or "", model or ""
+    return model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
+
+
 @dataclass(frozen=True)
 class RawMetadata:
     """What the camera wrote about a shot; None where the file does not say.
@@ -36,6 +42,11 @@ class RawMetadata:
     focal_length_mm: float | None = None
     lens: str | None = None
     taken_at: str | None = None
+
+    @property
+    def camera(self) -> str:
+        """As `camera_name`."""
+        return camera_name(self.make, self.model)
 
 
 @dataclass(frozen=True)

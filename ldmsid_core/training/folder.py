@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ..errors import ConfigError, OutputError
+from ..errors import ConfigError, NoiseProfileError, OutputError
 from ..output.atomic import written_atomically
-from .config import TrainingConfig, changed_settings, parse_training_config
+from .config import TrainingConfig, changed_settings, load_training_config
 from .export import HOST_NAME, TAMING_NAME
 
 CONFIG_NAME = "config.json"
@@ -27,14 +26,12 @@ def prepare_folder(
 
     Raises:
         ConfigError: If the folder holds a run with other settings, which are named.
+        NoiseProfileError: If a noise profile of the run in the folder is gone.
         OutputError: If the folder takes no file, or holds weights of which no run there tells.
     """
     path = folder / CONFIG_NAME
     if path.exists():
-        try:
-            before = parse_training_config(json.loads(path.read_text()), source=str(path))
-        except ValueError as error:
-            raise ConfigError(f"{path} is unreadable ({error}); choose a new folder.") from error
+        before = _read_config(path)
         if before != config:
             raise ConfigError(
                 f"{folder} holds a run with other settings "
@@ -55,6 +52,18 @@ def prepare_folder(
                 partial.write_text(perceptual, encoding="utf-8")
         with written_atomically(path, overwrite=False) as partial:
             partial.write_text(config.to_json(), encoding="utf-8")
+
+
+def _read_config(path: Path) -> TrainingConfig:
+    try:
+        return load_training_config(path)
+    except NoiseProfileError as error:
+        raise NoiseProfileError(
+            f"Expected the noise profiles with which the run in {path.parent} began: {error} Put "
+            "them back to go on with the run, or choose a new folder."
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path} is unreadable ({error}); choose a new folder.") from error
 
 
 def _check_perceptual(folder: Path, now: str) -> None:

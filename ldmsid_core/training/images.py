@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import ConfigError
-from .palette import draw_palette
+from .palette import FloatArray, draw_palette
 from .photographs import training_photographs
 from .procedural import procedural_image
 
@@ -61,6 +61,28 @@ class PoolConfig:
             raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
 
 
+@dataclass(frozen=True)
+class _Look:
+    """How a crop is turned, flipped and tinted."""
+
+    turns: int
+    is_flipped: bool
+    saturation: float
+    tint: NDArray[np.float32]
+    brightness: float
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """All that is random in one crop; `place` is side, top and left."""
+
+    of_photograph: bool
+    number: int
+    colours: FloatArray | None
+    place: tuple[int, int, int]
+    look: _Look
+
+
 class ImagePool:
     """A sliding window over the endless procedural sequence, with photographs beside it.
 
@@ -88,8 +110,7 @@ class ImagePool:
         self._photographs = training_photographs() if photograph_share > 0 else []
         self._drawn: dict[int, NDArray[np.uint8]] = {}
 
-    def _procedural(self, first: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        index = int(rng.integers(first, first + self._window))
+    def _procedural(self, index: int, first: int) -> NDArray[np.uint8]:
         if index not in self._drawn:
             self._drawn = {i: image for i, image in self._drawn.items() if i >= first}
             self._drawn[index] = procedural_image(self._seed, index, size=self._side)
@@ -106,25 +127,56 @@ class ImagePool:
         Returns:
             `(count, 3, crop, crop)` sRGB, unit range.
         """
+        return self.part(step, count=count, crop=crop, start=0, stop=count)
+
+    def part(self, step: int, *, count: int, crop: int, start: int, stop: int) -> Tensor:
+        """Crops `start` to `stop` of `batch(step, count=count, crop=crop)`; makes no others."""
         rng = np.random.default_rng((self._seed, 7, step))
+        # One generator serves the batch: what comes before `start` is drawn, though not made.
+        drawn = [self._draw(rng, step, crop) for _ in range(stop)]
+        return torch.stack([self._made(drawn[place], step, crop) for place in range(start, stop)])
+
+    def _draw(self, rng: np.random.Generator, step: int, crop: int) -> _Draw:
+        if self._photographs and rng.random() < self._photograph_share:
+            number = int(rng.integers(len(self._photographs)))
+            image = self._photographs[number]
+            colours = draw_palette(rng, 2) if _is_grey(image) else None
+            return _Draw(True, number, colours, *_draw_crop(rng, image.shape, crop))
         first = step // self._renew_every
-        crops = []
-        for _ in range(count):
-            if self._photographs and rng.random() < self._photograph_share:
-                image = self._photographs[int(rng.integers(len(self._photographs)))]
-                image = _colourise(rng, image)
-            else:
-                image = self._procedural(first, rng)
-            crops.append(_augment(rng, _random_crop(rng, image, crop)))
-        return torch.stack(crops)
+        number = int(rng.integers(first, first + self._window))
+        return _Draw(False, number, None, *_draw_crop(rng, (self._side, self._side), crop))
+
+    def _made(self, draw: _Draw, step: int, crop: int) -> Tensor:
+        if draw.of_photograph:
+            image = self._photographs[draw.number]
+        else:
+            image = self._procedural(draw.number, step // self._renew_every)
+        if draw.colours is not None:
+            image = _colourised(image, draw.colours)
+        return _altered(_cropped(image, draw.place, crop), draw.look)
 
 
-def _random_crop(rng: np.random.Generator, image: NDArray[np.uint8], crop: int) -> Tensor:
-    largest = min(image.shape[0], image.shape[1], 3 * crop)
+def _draw_crop(
+    rng: np.random.Generator, size: tuple[int, ...], crop: int
+) -> tuple[tuple[int, int, int], _Look]:
+    """Side, top and left of a square of an image of this size, and what is done to it."""
+    largest = min(size[0], size[1], 3 * crop)
     side = int(np.exp(rng.uniform(np.log(min(crop, largest)), np.log(largest))))
-    y = int(rng.integers(0, image.shape[0] - side + 1))
-    x = int(rng.integers(0, image.shape[1] - side + 1))
-    piece = torch.from_numpy(image[y : y + side, x : x + side].copy()).permute(2, 0, 1)
+    top = int(rng.integers(0, size[0] - side + 1))
+    left = int(rng.integers(0, size[1] - side + 1))
+    look = _Look(
+        turns=int(rng.integers(0, 4)),
+        is_flipped=bool(rng.random() < 0.5),
+        saturation=float(np.exp(rng.normal(0.0, 0.25))),
+        tint=np.exp(rng.normal(0.0, 0.06, (3, 1, 1))).astype(np.float32),
+        brightness=float(np.exp(rng.normal(0.0, 0.2))),
+    )
+    return (side, top, left), look
+
+
+def _cropped(image: NDArray[np.uint8], place: tuple[int, int, int], crop: int) -> Tensor:
+    side, top, left = place
+    piece = torch.from_numpy(image[top : top + side, left : left + side].copy()).permute(2, 0, 1)
     unit = piece.float()[None] / 255.0
     if side != crop:
         unit = functional.interpolate(
@@ -133,12 +185,14 @@ def _random_crop(rng: np.random.Generator, image: NDArray[np.uint8], crop: int) 
     return unit[0]
 
 
-def _colourise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A grey photograph in two colours of a natural palette; a coloured one unchanged."""
+def _is_grey(image: NDArray[np.uint8]) -> bool:
     sample = image[::17, ::17].astype(np.int16)
-    if np.abs(sample[..., 0] - sample[..., 1]).max() > 2:
-        return image
-    first, second = draw_palette(rng, 2)
+    return bool(np.abs(sample[..., 0] - sample[..., 1]).max() <= 2)
+
+
+def _colourised(image: NDArray[np.uint8], colours: FloatArray) -> NDArray[np.uint8]:
+    """A grey photograph in two colours of a natural palette, the darker one for its shadows."""
+    first, second = colours
     if first.sum() > second.sum():
         first, second = second, first
     ramp = np.linspace(0.0, 1.0, 256, dtype=np.float32)[:, None]
@@ -146,12 +200,11 @@ def _colourise(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np
     return np.asarray((table * 255.0).astype(np.uint8)[image[..., 0]])
 
 
-def _augment(rng: np.random.Generator, image: Tensor) -> Tensor:
-    image = torch.rot90(image, int(rng.integers(0, 4)), dims=(1, 2))
-    if rng.random() < 0.5:
+def _altered(image: Tensor, look: _Look) -> Tensor:
+    image = torch.rot90(image, look.turns, dims=(1, 2))
+    if look.is_flipped:
         image = image.flip(2)
     grey = image.mean(dim=0, keepdim=True)
-    image = grey + (image - grey) * float(np.exp(rng.normal(0.0, 0.25)))
-    tint = torch.from_numpy(np.exp(rng.normal(0.0, 0.06, (3, 1, 1))).astype(np.float32))
-    image = image * tint * float(np.exp(rng.normal(0.0, 0.2)))
+    image = grey + (image - grey) * look.saturation
+    image = image * torch.from_numpy(look.tint) * look.brightness
     return image.clamp(0.0, 1.0)

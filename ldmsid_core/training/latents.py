@@ -96,7 +96,7 @@ class EncodedPairs:
         self._source, self._pairs = source, pairs
 
     def pick(self, part: BatchPart) -> tuple[Tensor, Tensor]:
-        """As `LatentPairs`."""
+        """As `LatentPairs`; a batch is made dark as a whole, see `DarkImagePairs`."""
         images, latents = self._source.encoded()
         index = self._source.index(part)
         planes = self._pairs.darkened(images[index].float() / 255.0, part.step)

@@ -1,4 +1,4 @@
-"""What learns and what must not: checked before a taming stage and after it."""
+"""What learns and what must not: its optimiser; checks before a taming stage and after it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, HostMismatchError
+from .stage import StageConfig
 
 
 def set_trainable(module: nn.Module, *, trainable: bool) -> None:
@@ -17,6 +18,20 @@ def set_trainable(module: nn.Module, *, trainable: bool) -> None:
     module.train(trainable)
     for parameter in module.parameters():
         parameter.requires_grad_(trainable)
+
+
+def build_optimiser(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
+    """The stage's optimiser over the parameters that learn."""
+    kinds: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
+        "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+    }  # fmt: skip
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return kinds[config.optimiser](
+        parameters,
+        lr=config.learning_rate,
+        betas=config.adam_betas,
+        weight_decay=config.weight_decay,
+    )
 
 
 def check_only_taming_learns(taming: nn.Module, *hosts: nn.Module) -> None:

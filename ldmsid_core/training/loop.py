@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, NonFiniteError
 from .compute import Compute, open_accelerator, open_compute
 from .ema import WeightMean
+from .learning import build_optimiser
 from .pairs import BatchPart, names_of
 from .stage import StageConfig, learning_rate_factor
 from .states import StateFiles
@@ -68,20 +69,6 @@ class _LossModule(nn.Module):
         return self._loss(part)
 
 
-def build_optimiser(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
-    """The stage's optimiser over the parameters that learn."""
-    kinds: dict[str, type[torch.optim.Adam] | type[torch.optim.AdamW]] = {
-        "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
-    }  # fmt: skip
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return kinds[config.optimiser](
-        parameters,
-        lr=config.learning_rate,
-        betas=config.adam_betas,
-        weight_decay=config.weight_decay,
-    )
-
-
 @dataclass
 class StageRun:
     """One stage while it trains: `run_step` does one optimiser step."""
@@ -95,6 +82,7 @@ class StageRun:
     optimiser: Any
     wrapped: nn.Module
     mean: WeightMean | None
+    files: StateFiles | None = None
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,7 +121,8 @@ class StageRun:
                 f"{step}, loss {means['loss']:.5g}; {self._advice()}"
             )
         self.optimiser.step()
-        if self.mean is not None:
+        # The scaler of fp16 leaves a step out whose gradients overflowed: nothing is new then.
+        if self.mean is not None and not self.accelerator.optimizer_step_was_skipped:
             self.mean.update(self.module)
         return values
 
@@ -158,10 +147,9 @@ class StageRun:
         )
 
     def _advice(self) -> str:
-        return (
-            f"the last saved state ({self.name}.state.pt) is intact: lower learning_rate or look "
-            "at the data, and run again."
-        )
+        newest = None if self.files is None else self.files.newest
+        kept = f"the last saved state ({newest.name}) is intact" if newest else "no state was saved"
+        return f"{kept}: lower learning_rate or look at the data, and run again."
 
     def state(self, step: int) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -252,8 +240,8 @@ def run_stage(
         extras: Names of samples, sheets, logs.
 
     Raises:
-        NonFiniteError: If the loss is NaN or infinite; the last saved state is kept.
-        CheckpointError: If the saved state is damaged.
+        NonFiniteError: If the loss is NaN or infinite; a state saved before is kept.
+        CheckpointError: If the saved state is damaged or of another kind.
         ConfigError: If the saved state is of another global batch, or the device lacks the
             precision.
         OutputError: If state, log or sheet cannot be written; the state before is kept.
@@ -262,7 +250,7 @@ def run_stage(
         folder.mkdir(parents=True, exist_ok=True)
         files = StateFiles(folder, name)
         with open_stage(name, module, loss_function, config, place, extras) as run:
-            state = files.load()
+            run.files, state = files, files.load()
             first = 0 if state is None else run.load(state)
             if state is not None:
                 log.info("%s resumes at step %d of %d", name, first, config.steps)

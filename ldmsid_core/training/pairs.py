@@ -131,7 +131,11 @@ def samples_of(data: object) -> int | None:
 
 
 class DarkImagePairs:
-    """Clean crops of an image pool with simulated dark RAWs of them."""
+    """Clean crops of an image pool with simulated dark RAWs of them.
+
+    It is no `DividedPairs`: the photons of a batch come from one generator, which takes as many
+    numbers for a pixel as its light wants, so a sample's noise follows from all images before it.
+    """
 
     def __init__(
         self,

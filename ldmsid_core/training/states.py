@@ -15,6 +15,7 @@ from ..errors import CheckpointError, OutputError
 from ..output.atomic import written_atomically
 
 log = logging.getLogger(__name__)
+_NEEDED = ("module", "optimiser", "step", "global_batch")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class StateFiles:
         """The one before."""
         return self.folder / f"{self.name}.previous.pt"
 
+    @property
+    def newest(self) -> Path | None:
+        """The one that a resumed stage goes on from; None where there is none.
+
+        A run killed between the two renames of `save` has the previous one alone.
+        """
+        return next((path for path in (self.latest, self.previous) if path.exists()), None)
+
     def save(self, state: dict[str, Any]) -> None:
         """Write a state; the newest so far becomes the previous one.
 
@@ -61,22 +70,27 @@ class StateFiles:
     def load(self) -> dict[str, Any] | None:
         """The newest state; None where the stage has not begun.
 
-        A run killed between the two renames of `save` has the previous one alone.
-
         Raises:
-            CheckpointError: If it is damaged.
+            CheckpointError: If it is damaged, or lacks what every state holds.
         """
-        for path in (self.latest, self.previous):
-            if path.exists():
-                return self._read(path)
-        return None
+        path = self.newest
+        return None if path is None else self._read(path)
 
     def _read(self, path: Path) -> dict[str, Any]:
+        older = path == self.latest and self.previous.exists()
+        then = f"go on from {self.previous.name}" if older else "train the stage again"
         try:
-            return dict(torch.load(path, weights_only=True, map_location="cpu"))
-        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            older = path == self.latest and self.previous.exists()
-            then = f"go on from {self.previous.name}" if older else "train the stage again"
+            state = dict(torch.load(path, weights_only=True, map_location="cpu"))
+        except (
+            RuntimeError, OSError, EOFError, ValueError, TypeError, pickle.UnpicklingError,
+        ) as error:  # fmt: skip
             raise CheckpointError(
                 f"Expected a training state, but {path} is damaged ({error}); delete it to {then}."
             ) from error
+        lacking = [name for name in _NEEDED if name not in state]
+        if lacking:
+            raise CheckpointError(
+                f"Expected a training state of this version, but {path} lacks "
+                f"{', '.join(lacking)}; delete it to {then}."
+            )
+        return state

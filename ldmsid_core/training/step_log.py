@@ -50,7 +50,6 @@ class StepLog:
     """One stage's open log."""
 
     path: Path
-    first: int
     _stream: TextIO
     _board: Any = None
     _columns: list[str] = field(default_factory=list)
@@ -113,7 +112,7 @@ def open_log(folder: Path, name: str, *, first: int, kind: LogName = "csv") -> I
         board = SummaryWriter(str(folder / "tensorboard" / name), purge_step=first)
     try:
         with path.open("a", newline="", encoding="utf-8") as stream:
-            yield StepLog(path, first, stream, board)
+            yield StepLog(path, stream, board)
     finally:
         if board is not None:
             board.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from helpers.tiny_model import write_model
 from PIL import Image
 
 from ldmsid_core.cli import main
+from ldmsid_core.cli_evaluate import evaluate_model
+from ldmsid_core.cli_evaluate_measure import MeasureOptions
 from ldmsid_core.cli_evaluate_results import route_names
 from ldmsid_core.evaluation.metrics import psnr_rgb
 from ldmsid_core.evaluation.pictures import read_picture
@@ -29,6 +32,15 @@ def good(*arguments: object) -> str:
     done = run(*arguments, "--quiet")
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+def test_the_command_and_its_functions_have_the_same_defaults() -> None:
+    (command,) = (c for name, c in main.commands.items() if name == "evaluate")
+    options = {p.name: p.default for p in command.params}
+    measured = MeasureOptions()
+    assert (options["resamples"], options["sheets"]) == (measured.resamples, measured.sheets)
+    wanted = inspect.signature(evaluate_model).parameters
+    assert all(options[name] == wanted[name].default for name in ("ratios", "iso"))
 
 
 def save(path: Path, seed: int, noise: float = 0.0, size: tuple[int, int] = (24, 32)) -> None:

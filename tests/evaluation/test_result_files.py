@@ -132,6 +132,16 @@ def test_a_cut_png16_is_refused(tmp_path: Path) -> None:
             read_picture(tmp_path / "a.png")
 
 
+def test_a_picture_too_large_for_pillow_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40 // 2 - 1)  # refused from twice that on
+    for read in (read_picture, picture_size):
+        with pytest.raises(ConfigError, match=r"a\.png cannot be read \(.*1600 pixels"):
+            read(tmp_path / "a.png")
+
+
 def test_sizes(tmp_path: Path) -> None:
     Image.new("RGB", (10, 40)).save(tmp_path / "a.png")
     with pytest.raises(ShapeError, match="found 10x40 in"):
@@ -186,7 +196,7 @@ def test_pair_list(tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text(
         "\ufeffresult, truth, ratio, group\n"
-        "dark.png, long.png, 100, night\n00001_00_0.04s.ARW,0.1s,250,\nthird,long,,\n",
+        "dark.png, long.png, 100, night\n00001_00_0.04s.ARW,0.1s,250,\nthird,long\n",
         encoding="utf-8",
     )
     assert read_pair_list(table, truths) == (
@@ -227,5 +237,5 @@ def test_pair_list_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     for content in (None, b"\xff\xfe\x00"):
         if content is not None:
             (tmp_path / "pairs.csv").write_bytes(content)
-        with pytest.raises(ConfigError, match="Expected a CSV file of pairs"):
+        with pytest.raises(ConfigError, match="Expected a list of pairs as UTF-8"):
             read_pair_list(tmp_path / "pairs.csv", {})

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ldmsid_core.errors import ConfigError
 from ldmsid_core.evaluation.bootstrap import bootstrap_mean
+from ldmsid_core.evaluation.report import page
 from ldmsid_core.evaluation.ruler import Ruler, choose_metrics
 from ldmsid_core.evaluation.scores import Score, Scores
-from ldmsid_core.evaluation.summary import Evaluation, rows_csv, summary_json, summary_markdown
+from ldmsid_core.evaluation.summary import (
+    Evaluation,
+    rows_csv,
+    shown,
+    summary_json,
+    summary_markdown,
+)
 
 KEY = "psnr_rgb"
 
@@ -50,6 +59,33 @@ def test_the_overall_mean_is_over_images_not_over_means_of_ratios() -> None:
     ]
     scores = Scores(tuple(rows))
     assert scores.mean(scores.parts()[0], "m", KEY).mean == pytest.approx(11.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "wanted"),
+    [
+        (1.234, "", "1.23"), (1.234, "+", "+1.23"), (-1.234, "+", "-1.23"), (None, "+", "–"),
+        (math.inf, "", "∞"), (math.inf, "+", "+∞"), (-math.inf, "", "-∞"), (-math.inf, "+", "-∞"),
+        (math.nan, "", "nan"), (math.nan, "+", "nan"),
+    ],
+)  # fmt: skip
+def test_numbers_in_tables(value: float | None, sign: Any, wanted: str) -> None:
+    assert shown(value, 2, sign=sign) == wanted
+
+
+def test_nan_is_never_the_best_and_is_said() -> None:
+    (metric,) = choose_metrics(KEY)
+    lower = replace(metric, higher_is_better=False)
+    for values in ((math.nan, 1.0, None, 2.0), (1.0, 2.0, math.nan), (2.0, math.nan, 1.0)):
+        assert (metric.better(values), lower.better(values)) == (2.0, 1.0)
+    assert metric.better((math.inf, math.nan, 1.0)) == math.inf
+    assert math.isnan(metric.better((None, math.nan)) or 0.0)
+    scores = evaluation(row("a", "m", math.nan), row("a", "n", math.inf))
+    assert "| m | nan |" in summary_markdown(scores)
+    words = page(scores)
+    assert "<td>nan</td>" in words and "<td><b>∞</b></td>" in words
+    lost = page(evaluation(row("a", "m", math.inf), row("a", "n", 3.0)))
+    assert "<td>-∞</td>" in lost and "inf" not in lost.split("Differences")[1].split("<h2>")[0]
 
 
 def test_groups_are_parts_of_their_own() -> None:

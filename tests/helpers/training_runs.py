@@ -124,13 +124,13 @@ def largest_difference(first: nn.Module, second: nn.Module) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def losses_in(path: Path) -> list[float]:
-    """The losses of a stage's CSV, a step each; the steps are 0, 1, 2, ..."""
+def losses_in(path: Path, column: str = "loss") -> list[float]:
+    """The losses, or another column, of a stage's CSV, a step each; the steps are 0, 1, 2, ..."""
     lines = path.read_text().splitlines()
-    column = lines[0].split(",").index("loss")
+    place = lines[0].split(",").index(column)
     rows = [line.split(",") for line in lines[1:]]
     assert [int(row[0]) for row in rows] == list(range(len(rows)))
-    return [float(row[column]) for row in rows]
+    return [float(row[place]) for row in rows]
 
 
 def settings(**changes: Any) -> StageConfig:

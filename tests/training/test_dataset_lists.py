@@ -12,7 +12,6 @@ from ldmsid_core.raw.packed_raw import RawMetadata
 from ldmsid_core.training.data.adapters import list_pairs
 from ldmsid_core.training.data.exposures import (
     RATIO_DIFFERS,
-    camera_name,
     check_one_camera,
     exif_ratio,
     settle_ratio,
@@ -127,7 +126,8 @@ def test_eld_frames_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_csv_pairs_fill_in_what_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text(
-        "\ufeffshort,long,ratio,split,scene\na.dng,b.dng,100,test,desk\nc.dng,d.dng,,,\n", "utf-8"
+        "\ufeffshort, long,ratio,split,scene\na.dng, b.dng,100,test,desk\n\nc.dng,d.dng,\n",
+        "utf-8",
     )
     assert list_pairs(tmp_path, kind="pairs") == (
         SourcePair("a.dng", "b.dng", 100.0, "test", "desk"),
@@ -144,6 +144,8 @@ def test_csv_pairs_fill_in_what_is_left_out(tmp_path: Path) -> None:
         ("short,long,ratio\na,b,0.5\n", "line 2.*0.5"),
         ("short,long\na,\n", "line 2"),
         ("short,long\na,b,c\n", "line 2"),
+        ("short,long,long\na,b,c\n", "found short,long,long"),
+        ('short,long\n"a,b\n', "cannot be read"),
         ("short,long\n", "found those of: none"),
     ],
 )
@@ -203,7 +205,7 @@ def test_ratio_of_the_list_is_held_against_exif() -> None:
 
 def test_two_cameras_in_one_set_are_refused_by_name(tmp_path: Path) -> None:
     pairs = write_sid(tmp_path, scenes=1, shorts=1)
-    assert camera_name(RawMetadata(make="NIKON", model="NIKON D850")) == "NIKON D850"
+    assert RawMetadata(make="NIKON", model="NIKON D850").camera == "NIKON D850"
     cameras: dict[str, str] = {}
     check_one_camera(tmp_path, pairs[0], cameras)
     assert cameras == {"SONY ILCE-7SM2": pairs[0][0]}

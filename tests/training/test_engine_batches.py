@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers.training_runs import (
     CROP,
     PROMPT,
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 
 from ldmsid_core.training.diffusion import NoisyLatents
 from ldmsid_core.training.ema import WeightMean
-from ldmsid_core.training.loop import StageExtras, build_optimiser, run_stage
+from ldmsid_core.training.learning import build_optimiser
+from ldmsid_core.training.loop import StageExtras, run_stage
 from ldmsid_core.training.pairs import BatchPart, names_of, pairs_of
 from ldmsid_core.training.stage import learning_rate_factor
 
@@ -91,6 +93,11 @@ def test_accumulation_equals_a_large_batch(tmp_path: Path) -> None:
     found, wanted = (losses_in(tmp_path / n / "s.csv") for n in "ba")
     # Sums of float32 in another order; Adam's first steps enlarge what is near zero.
     assert found == pytest.approx(wanted, rel=1e-4)
+    # Adam hides the scale of gradients, their norm shows it: at first of the same weights, then
+    # of weights as far apart as below.
+    norms, large_norms = (losses_in(tmp_path / n / "s.csv", "gradient_norm") for n in "ba")
+    assert norms[0] == pytest.approx(large_norms[0], rel=1e-4)
+    assert norms == pytest.approx(large_norms, rel=0.05)
     assert largest_difference(large, small) < 2e-3
 
 
@@ -186,6 +193,19 @@ def test_a_stage_with_a_running_mean_hands_it_on(tmp_path: Path) -> None:
     assert all(torch.equal(state["module"][k], v) for k, v in plain.state_dict().items())
     assert all(torch.equal(state["mean"]["mean"][k], v) for k, v in held.state_dict().items())
     assert not same_weights(plain, held)
+
+
+def test_a_running_mean_leaves_out_the_steps_that_the_scaler_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, steps = _Weight(), iter([False, True, True, False])
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda _: next(steps)))
+
+    def loss(part: BatchPart) -> dict[str, Tensor]:
+        return {"loss": module.weight.sum()}
+
+    run_stage("e", module, loss, settings(steps=4, ema_decay=0.9), tmp_path, extras=QUIET)
+    assert torch.load(tmp_path / "e.state.pt")["mean"]["updates"] == 2
 
 
 def test_a_sheet_is_drawn_with_the_running_mean_and_training_goes_on(tmp_path: Path) -> None:

@@ -59,6 +59,20 @@ def test_a_damaged_state_names_the_one_to_go_on_from(tmp_path: Path) -> None:
         unet_stage(tmp_path, settings(steps=2, save_steps=1))
 
 
+def test_a_state_that_lacks_something_is_named(tmp_path: Path) -> None:
+    unet_stage(tmp_path, settings(steps=1))
+    latest = tmp_path / "s.state.pt"
+    state = torch.load(latest)
+    del state["global_batch"]
+    torch.save(state, latest)
+    words = r"s\.state\.pt lacks global_batch; delete it to train the stage again"
+    with pytest.raises(CheckpointError, match=words):
+        unet_stage(tmp_path, settings(steps=2))
+    torch.save([1, 2], latest)
+    with pytest.raises(CheckpointError, match=r"s\.state\.pt is damaged"):
+        unet_stage(tmp_path, settings(steps=2))
+
+
 def test_another_global_batch_is_refused(tmp_path: Path) -> None:
     unet_stage(tmp_path, settings(steps=2, batch=2))
     with pytest.raises(ConfigError, match=r"2 samples a step, but batch 3.*1 processes make 3"):
@@ -90,7 +104,7 @@ def test_a_loss_that_is_not_finite_names_step_and_samples(tmp_path: Path) -> Non
         return {"loss": (module.value * bad).sum()}
 
     words = r"loss of inf at step 2, samples 2 to 3 of 4 \(step2_2\.ARW,step2_3\.ARW\)"
-    with pytest.raises(NonFiniteError, match=words):
+    with pytest.raises(NonFiniteError, match=rf"{words}; the last saved state \(n\.state\.pt\)"):
         _train_one(tmp_path, loss)
     assert torch.load(tmp_path / "n.state.pt")["step"] == 2
     assert len(losses_in(tmp_path / "n.csv")) == 2
@@ -101,7 +115,9 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
         # The root's slope at 0 is infinite, its value is not.
         return {"loss": ((module.value - module.value.detach()).abs()).sqrt().sum()}
 
-    with pytest.raises(NonFiniteError, match="gradient norm of nan at step 0"):
+    with pytest.raises(
+        NonFiniteError, match=r"gradient norm of nan at step 0.*no state was saved:"
+    ):
         _train_one(tmp_path, loss)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -173,6 +174,66 @@ def test_shards_of_another_set_are_kept_unless_asked(
     prepare_dataset(tmp_path / "other", out, kind="sid", overwrite=True)
     assert list(shard_files(out)) == ["shard-00000.safetensors"]
     assert load_complete_index(out, whole=True).pairs[0][1].scene == "00007"
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_an_old_set_is_kept_until_the_first_new_shard_is_made(
+    prepared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    sid, out = prepared
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    if other:
+        sid = tmp_path / "other"
+        write_sid(sid, scenes=3, shorts=1, first=7)
+    rename = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        prepare_dataset(sid, out, kind="sid", overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    calls: list[Path] = []
+
+    def full_later(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) > 3:  # the first shard, written aside and put in place, and an index
+            full(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full_later)
+    with pytest.raises(OutputError, match="No space left"):
+        prepare_dataset(sid, out, kind="sid", overwrite=True)
+    assert list(shard_files(out)) == ["shard-00000.safetensors"]
+    monkeypatch.setattr(os, "replace", rename)
+    resumed = prepare_dataset(sid, out, kind="sid")
+    assert (resumed.made, resumed.kept) == (2 if other else 1, 1)
+    assert not list(out.glob(".*"))
+    load_complete_index(out, whole=True)
+
+
+def test_an_old_set_is_kept_where_nothing_new_can_be_read(prepared: tuple[Path, Path]) -> None:
+    sid, out = prepared
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for path in (sid / "Sony" / "long").iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(DatasetError, match=r"none among 2 .* were kept"):
+        prepare_dataset(sid, out, kind="sid", overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_shards_have_the_permissions_of_every_new_file(
+    tmp_path: Path,
+) -> None:
+    write_sid(tmp_path / "sid", scenes=1, shorts=1)
+    before = os.umask(0o027)
+    try:
+        prepare_dataset(tmp_path / "sid", tmp_path / "out", kind="sid")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"index.json": 0o640, "shard-00000.safetensors": 0o640}
 
 
 def test_an_index_that_is_none_is_refused(prepared: tuple[Path, Path]) -> None:

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from ldmsid_core.errors import ConfigError, OutputError
+from ldmsid_core.raw.noise import SensorLevels
+from ldmsid_core.raw.noise_profile import IsoEntry, NoiseProfile
+from ldmsid_core.raw.noise_profile_file import save_noise_profile
 from ldmsid_core.training.config import find_training_config, load_training_config
+from ldmsid_core.training.darkness import DarknessConfig
 from ldmsid_core.training.folder import prepare_folder
 
 CONFIG = load_training_config(find_training_config(Path("tiny")))
@@ -32,6 +36,38 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{oops")
     with pytest.raises(ConfigError, match="unreadable"):
         prepare_folder(CONFIG, tmp_path, writes=True)
+
+
+def test_a_noise_profile_that_is_gone_is_reported_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    entries = tuple(IsoEntry(iso, iso / 800, "measured", 1.0, 0.0, 1.8, 0.2) for iso in (400, 1600))
+    save_noise_profile(NoiseProfile("Maker", "Model", SensorLevels(), entries=entries), path)
+    config = replace(CONFIG, darkness=DarknessConfig(cameras=(str(path),)))
+    prepare_folder(config, tmp_path / "run", writes=True)
+    prepare_folder(config, tmp_path / "run", writes=True)
+    path.rename(tmp_path / "moved.json")
+    words = rf"noise profiles with which the run in .*run began: .*found {path}; .* Put them back"
+    with pytest.raises(ConfigError, match=words):
+        prepare_folder(config, tmp_path / "run", writes=True)
+
+
+def test_settings_are_read_as_utf_8_whatever_the_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, licence="für alle")
+    prepare_folder(config, tmp_path, writes=True)
+    read = Path.read_text
+
+    def read_in_ascii(path: Path, encoding: str | None = None) -> str:
+        return read(path, encoding=encoding or "ascii")
+
+    monkeypatch.setattr(Path, "read_text", read_in_ascii)
+    text = (tmp_path / "config.json").read_text(encoding="utf-8").replace("\\u00fc", "ü")
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    prepare_folder(config, tmp_path, writes=True)
+    (tmp_path / "config.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(ConfigError, match="unreadable"):
+        prepare_folder(config, tmp_path, writes=True)
 
 
 @pytest.mark.parametrize("name", ["host.safetensors", "taming.safetensors"])

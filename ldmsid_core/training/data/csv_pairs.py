@@ -7,16 +7,16 @@ other set whose layout this package does not know.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from ...csv_table import read_csv_table
 from ...errors import ConfigError, DatasetError
 from ...raw.packing import check_exposure_ratio
 from .pairs import SourcePair, check_dataset_folder, select_split
 
 LIST_NAME = "pairs.csv"
 _NEEDED = ("short", "long")
-_COLUMNS = (*_NEEDED, "ratio", "split", "scene")
+_OPTIONAL = ("ratio", "split", "scene")
 
 
 def _ratio(text: str, where: str) -> float | None:
@@ -32,12 +32,11 @@ def _ratio(text: str, where: str) -> float | None:
         ) from error
 
 
-def _parse_row(row: dict[str | None, str | None], where: str) -> SourcePair:
-    values = {column: (row.get(column) or "").strip() for column in _COLUMNS}
-    if None in row or not all(values[column] for column in _NEEDED):
+def _parse_row(values: dict[str, str], where: str) -> SourcePair:
+    if not all(values[column] for column in _NEEDED):
         raise DatasetError(
-            f"Expected {', '.join(_NEEDED)} and as many values as the first line has columns in "
-            f"{where}, found {[v for v in row.values() if v]}."
+            f"Expected a name as {' and '.join(_NEEDED)} in {where}, found "
+            f"{[values[column] for column in _NEEDED]}; name both files."
         )
     return SourcePair(
         values["short"],
@@ -63,20 +62,11 @@ def list_csv_pairs(folder: Path, *, split: str) -> tuple[SourcePair, ...]:
     if not path.is_file():
         raise DatasetError(
             f"Expected the list {path}, but it does not exist; write one with the columns "
-            f"{','.join(_COLUMNS)}, of which the last three may be left out."
+            f"{','.join((*_NEEDED, *_OPTIONAL))}, of which the last three may be left out."
         )
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            rows = [(reader.line_num, dict(row)) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"Expected UTF-8 text with commas in {path}, found {error}.") from error
-    strange = sorted(set(columns) - set(_COLUMNS)) + [c for c in _NEEDED if c not in columns]
-    if strange:
-        raise DatasetError(
-            f"Expected the columns {','.join(_COLUMNS)} in {path}, of which the first two are "
-            f"needed, found {','.join(columns)}; correct its first line."
-        )
+        rows = read_csv_table(path, needed=_NEEDED, optional=_OPTIONAL, what="a list of pairs")
+    except ConfigError as error:
+        raise DatasetError(str(error)) from error
     pairs = [_parse_row(row, f"{LIST_NAME}, line {number}") for number, row in rows]
     return select_split(pairs, split, folder)

@@ -16,12 +16,6 @@ RATIO_DIFFERS = "exif ratio differs"
 _TOLERANCE = 0.05
 
 
-def camera_name(metadata: RawMetadata) -> str:
-    """Maker and model; empty where the file names neither."""
-    make, model = metadata.make or "", metadata.model or ""
-    return model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
-
-
 def check_one_camera(folder: Path, files: Iterable[str], cameras: dict[str, str]) -> None:
     """Refuse a set whose RAWs come from several cameras.
 
@@ -37,7 +31,7 @@ def check_one_camera(folder: Path, files: Iterable[str], cameras: dict[str, str]
     """
     for file in files:
         try:
-            camera = camera_name(load_metadata(folder / file))
+            camera = load_metadata(folder / file).camera
         except UnsupportedRawError:
             continue
         cameras.setdefault(camera, file)

@@ -15,7 +15,7 @@ from ...raw.develop_libraw import develop_truth
 from ...raw.loader import load_raw
 from ...raw.packed_raw import PackedRaw, RawMetadata
 from ...weight_file import sha256_of
-from .exposures import camera_name, settle_ratio
+from .exposures import settle_ratio
 from .pairs import SourcePair, missing_files
 from .pictures import read_picture
 from .shard_format import RawFacts, ShardPair, write_shard
@@ -37,6 +37,7 @@ class ShardJob:
         output: Folder of the shards.
         pairs: Of one long exposure, or photographs.
         replaces: Whether a file of that name may be replaced.
+        aside: Leave the shard under a temporary name, that of another being in use.
     """
 
     number: int
@@ -44,11 +45,19 @@ class ShardJob:
     output: Path
     pairs: tuple[SourcePair, ...]
     replaces: bool = False
+    aside: bool = False
 
     @property
     def file(self) -> str:
         """Name of the shard."""
         return f"shard-{self.number:05d}.safetensors"
+
+    @property
+    def path(self) -> Path:
+        """Where the shard is written."""
+        return self.output / (
+            self.file if not self.aside else f".{Path(self.file).stem}.partial.safetensors"
+        )
 
 
 def sensor_counts(raw: PackedRaw) -> NDArray[np.uint16]:
@@ -71,7 +80,7 @@ def _raw_facts(raw: PackedRaw) -> RawFacts:
         white_balance=raw.white_balance,
         white_balance_source=raw.white_balance_source,
         xyz_to_camera=tuple(value for row in matrix for value in row),
-        camera=camera_name(raw.metadata),
+        camera=raw.metadata.camera,
         iso=raw.metadata.iso or 0.0,
         shutter_s=raw.metadata.shutter_s or 0.0,
     )
@@ -126,7 +135,7 @@ def make_shard(job: ShardJob) -> ShardEntry:
         _add_pictures(shard)
     else:
         _add_exposures(shard)
-    path = job.output / job.file
+    path = job.path
     if shard.pairs:
         write_shard(path, shard.tensors, tuple(shard.pairs), overwrite=job.replaces)
     return ShardEntry(

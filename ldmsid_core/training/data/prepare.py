@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ...errors import DatasetError, LdmSidError, OutputError
-from ...output.atomic import check_folder
+from ...output.atomic import check_folder, refuse_existing
 from .adapters import list_pairs
 from .exposures import check_one_camera
 from .make_shard import ShardJob, make_shard
@@ -160,7 +161,8 @@ def prepare_dataset(
         kind: Layout of the dataset.
         split: Part of it.
         workers: Processes.
-        overwrite: Make every shard anew.
+        overwrite: Make every shard anew; those of a set that is there are kept until the first is
+            made.
         progress: Told shards done and shards in all.
 
     Raises:
@@ -188,11 +190,12 @@ def prepare_dataset(
     kept = {n: entry for n, entry in index.shards.items() if n not in {j.number for j in todo}}
     if kind != "folder":
         _check_cameras(folder, todo, kept)
-    _clear(output, overwrite=overwrite)
-    done = _make_all(
-        todo, replace(index, shards=kept), output, total=len(jobs), workers=workers,
-        progress=progress,
-    )  # fmt: skip
+    _remove_partials(output)
+    begun, left = replace(index, shards=kept), todo
+    if overwrite and (output / INDEX_NAME).exists():
+        begun, left = _begin_anew(todo, begun, output)
+        progress(len(begun.shards), len(jobs))
+    done = _make_all(left, begun, output, total=len(jobs), workers=workers, progress=progress)
     changed = [s.path for e in kept.values() for s in e.sources if has_changed(folder, s)]
     return PreparedSet(done, len(todo), len(kept), missing, list(dict.fromkeys(changed)))
 
@@ -206,15 +209,47 @@ def _check_cameras(folder: Path, todo: Sequence[ShardJob], kept: dict[int, Shard
     check_one_camera(folder, files, cameras)
 
 
-def _clear(output: Path, *, overwrite: bool) -> None:
-    """Remove temporary files of runs that were killed; with `overwrite` the shards indexed too."""
-    stale = list(output.glob(".shard-*.partial.safetensors"))
-    if overwrite and (output / INDEX_NAME).exists():
-        with suppress(DatasetError):  # a damaged index names no shards
-            shards = load_index(output).shards.values()
-            stale += [output / entry.file for entry in shards if entry.file]
-        stale.append(output / INDEX_NAME)
-    for path in stale:
+def _remove_partials(output: Path) -> None:
+    """Remove temporary files of runs that were killed."""
+    for start in (".", ".."):  # two: of a shard that is itself written aside
+        for path in output.glob(f"{start}shard-*.partial.safetensors"):
+            path.unlink(missing_ok=True)
+
+
+def _begin_anew(
+    todo: list[ShardJob], index: ShardIndex, output: Path
+) -> tuple[ShardIndex, list[ShardJob]]:
+    """Make the first shard of a new set beside the old set, then put it in the old one's place.
+
+    Returns:
+        The new index so far, and what is still to be made.
+
+    Raises:
+        DatasetError: If nothing can be read; the old set is kept, as whenever this fails.
+        OutputError: If the disk takes no shard.
+    """
+    entries: dict[int, ShardEntry] = {}
+    for place, job in enumerate(todo):
+        aside = replace(job, aside=True)
+        entries[job.number] = make_shard(aside)
+        if entries[job.number].file:
+            refuse_existing(output / job.file, overwrite=True)
+            _remove_set(output)
+            os.replace(aside.path, output / job.file)
+            return replace(index, shards=entries), todo[place + 1 :]
+    reasons = [skip.reason for entry in entries.values() for skip in entry.skipped]
+    raise DatasetError(
+        f"Expected a pair that can be read in {todo[0].dataset}, found none among {len(reasons)} "
+        f"({reasons[0]}); the shards in {output} were kept."
+    )
+
+
+def _remove_set(output: Path) -> None:
+    """Remove the shards that the index names, then the index."""
+    stale = []
+    with suppress(DatasetError):  # a damaged index names no shards
+        stale = [output / e.file for e in load_index(output).shards.values() if e.file]
+    for path in (*stale, output / INDEX_NAME):
         path.unlink(missing_ok=True)
 
 

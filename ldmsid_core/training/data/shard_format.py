@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ...errors import ConfigError, DatasetError, OutputError
-from ...output.atomic import written_atomically
+from ...output.atomic import touch_for_mode, written_atomically
 from ...taming.configs import config_from_dict
 
 FORMAT = 1
@@ -127,6 +127,7 @@ def write_shard(
     header = json.dumps({"format": FORMAT, "pairs": [asdict(pair) for pair in pairs]})
     ready = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with written_atomically(path, overwrite=overwrite) as partial:
+        mode = touch_for_mode(partial)
         try:
             save_file(ready, str(partial), metadata={HEADER_KEY: header})
         except SafetensorError as error:  # how the library reports a full disk
@@ -134,7 +135,7 @@ def write_shard(
                 f"Cannot write {path}: {error}. Make room and run the command again; finished "
                 "shards are kept."
             ) from error
-        partial.chmod(0o644)
+        partial.chmod(mode)
 
 
 def read_shard_pairs(path: Path) -> tuple[ShardPair, ...]:

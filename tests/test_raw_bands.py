@@ -93,11 +93,8 @@ def test_identity_is_that_of_content_ratio_and_name(tmp_path: Path) -> None:
     assert RawBands(replace(raw, planes=strided)).identity == identity
     changed = raw.planes.clone()
     changed[0, 3, -1, -1] += 1e-4
-    others = {
-        RawBands(replace(raw, planes=changed)).identity,
-        RawBands(replace(raw, exposure_ratio=1.5)).identity,
-        RawBands(load_raw(tmp_path / "b.dng")).identity,
-    }
+    other = (replace(raw, planes=changed), replace(raw, exposure_ratio=1.5))
+    others = {RawBands(found).identity for found in (*other, load_raw(tmp_path / "b.dng"))}
     assert len(others) == 3 and identity not in others
 
 
@@ -120,7 +117,7 @@ def test_bands_are_split_once_per_recipe() -> None:
 
 def test_bands_of_another_range_are_others() -> None:
     kept, wide = RawBands(random_raw(exposure_ratio=40.0)), replace(AS_SHOT, clip=(-1.0, 2.0))
-    assert float(kept.for_recipe(AS_SHOT).ll[0].max()) <= 2.0 < kept.for_recipe(wide).ll[0].max()
+    assert kept.for_recipe(AS_SHOT).ll[0].max() <= 2.0 < kept.for_recipe(wide).ll[0].max()
 
 
 def test_a_ratio_out_of_range_is_refused() -> None:

@@ -209,7 +209,7 @@ def check_dtypes(pack: Pack) -> None:
         config.unet_config = {**old.model_config.unet_config, "dtype": None}
         config.latent_format = old.latent_format
         config.set_inference_dtype(dtype, cast)
-        model = comfy.model_base.BaseModel(config, model_type=comfy.model_base.ModelType.EPS)
+        model = comfy.model_base.BaseModel(config, model_type=old.model_type)
         weights = {k: v.to(dtype) for k, v in old.diffusion_model.state_dict().items()}
         model.diffusion_model.load_state_dict(weights)
         patcher = pack.part("nodes.taming_model").as_patcher(model)

@@ -170,14 +170,14 @@ def check_models_of_other_families_are_refused(pack: Pack) -> None:
     s = scene(pack)
     small = dict(s.model.model.model_config.unet_config)
     as_patcher = pack.part("nodes.taming_model").as_patcher
-    eps, v = comfy.model_base.ModelType.EPS, comfy.model_base.ModelType.V_PREDICTION
+    right, wrong = s.model.model.model_type, comfy.model_base.ModelType.EPS
     cases: list[tuple[Any, dict[str, Any], Any, tuple[str, ...]]] = [
-        (known.SD15, {"context_dim": 768}, eps, ("SD15", "768")),
-        (known.SD20, {"in_channels": 9}, eps, ("SD20", "9 input channels")),
-        (known.SD20, {}, v, ("V_PREDICTION",)),
-        (known.SD20, {}, eps, ("scaled by 0.18215",)),
-        (known.SDXL, {"context_dim": 2048}, eps, ("SDXL", "2048")),
-        (known.SD20, {"channel_mult": (1, 2, 2, 2)}, eps, ("128 channels",)),
+        (known.SD15, {"context_dim": 768}, right, ("SD15", "768")),
+        (known.SD20, {"in_channels": 9}, right, ("SD20", "9 input channels")),
+        (known.SD20, {}, wrong, ("EPS",)),
+        (known.SD20, {}, right, ("scaled by 0.18215",)),
+        (known.SDXL, {"context_dim": 2048}, right, ("SDXL", "2048")),
+        (known.SD20, {"channel_mult": (1, 2, 2, 2)}, right, ("128 channels",)),
     ]
     for kind, change, prediction, words in cases:
         config = kind(small | change)

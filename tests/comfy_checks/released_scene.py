@@ -173,7 +173,7 @@ def bands_of(pack: Pack, planes: torch.Tensor, split: Any = None) -> Any:
     )  # fmt: skip
     if split is None:
         split = pack.part("ldmsid_core.wavelet").split_bands(planes, multiple=8)
-    return pack.part("ldmsid_core.pipeline").RawBands(raw, {("none", "dwt"): split})
+    return pack.part("ldmsid_core.pipeline").RawBands(raw, {("none", (0.0, 1.0), "dwt"): split})
 
 
 def coarse_bands(pack: Pack, structure_input: torch.Tensor) -> Any:

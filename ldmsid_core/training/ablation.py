@@ -59,7 +59,8 @@ def variant_config(config: TrainingConfig, variant: Variant, host: str) -> Train
     stages = tuple(s for s in config.stages if s.kind in ("unet_taming", "decoder_taming"))
     pool = PoolConfig() if config.data.is_from_files else config.pool
     return replace(
-        config, stages=stages, host=host, bands=variant.bands, taming=variant.tamed, pool=pool
+        config, stages=stages, host=host, bands=variant.bands, taming=variant.tamed, pool=pool,
+        prediction_type="epsilon",  # a given host's own counts
     )  # fmt: skip
 
 

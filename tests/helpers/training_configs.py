@@ -22,5 +22,6 @@ def tiny_values(*, steps: int = 2, batch: int = 1, **changes: Any) -> dict[str, 
 def taming_values(host: str, **changes: Any) -> dict[str, Any]:
     """The two taming stages alone, for a given host of the embedded model's widths."""
     values = tiny_values(host=host)
+    values.pop("prediction_type")  # the host's own counts
     values["stages"] = [values["stages"][3], values["stages"][4]]
     return {**values, **changes}

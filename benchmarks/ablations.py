@@ -1,6 +1,6 @@
 """Ablations and the baseline at embedded scale, over several training seeds.
 
-    ldmsid ablate tiny -o runs/ablations-1              # and with "seed": 2, 3 in copies
+    ldmsid ablate tiny_ablation -o runs/ablations-1     # and with "seed": 2, 3 in copies
     ldmsid train tiny_regression -o runs/regression-1
     python benchmarks/ablations.py runs/ablations-*/ablations.json --regression U_NET_FILE
 

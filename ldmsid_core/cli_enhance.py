@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .cli_enhance_options import EnhanceOptions
 from .cli_files import find_raws, output_paths
 from .crop import Crop, crop_on_sensor
 from .errors import ConfigError, LdmSidError
+from .frame_plan import Costs
 from .hosts.dtypes import choose_device, choose_dtype
 from .hosts.engine import Engine, attached_engine
 from .hosts.fit import check_fit
@@ -57,7 +58,7 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class _Job:
-    """What all files of a run share."""
+    """What all files of a run share; `costs` holds those of the networks once they are counted."""
 
     options: EnhanceOptions
     host: Host
@@ -66,6 +67,7 @@ class _Job:
     dtype: torch.dtype
     settings: SamplingSettings
     reference: RawMetadata | None
+    costs: list[Costs] = field(default_factory=list)
 
 
 def parse_ratio(text: str) -> float | None:
@@ -156,11 +158,12 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
         try:
             with attached_engine(
                 job.host, job.taming, device=job.device, dtype=job.dtype, settings=settings,
-                progress=steps, decode_progress=decoded,
+                progress=steps, decode_progress=decoded, costs=next(iter(job.costs), None),
             ) as engine:  # fmt: skip
                 if options.dry_run:
                     return _estimate(path, planes, engine)
                 result = _picture(raw, ratio, region, job, engine)
+                job.costs[:] = filter(None, [engine.planner.known])
         except (RuntimeError, MemoryError) as error:
             raise explain_failure(error, raw) from error
     report = {

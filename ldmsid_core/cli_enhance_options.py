@@ -35,7 +35,7 @@ class EnhanceOptions:
     decoder_strength: float = 1.0
     tile: int = 0
     overlap: int | None = None
-    tile_batch: int = 1
+    tile_batch: int = 0
     start: float = 1.0
     decode: str = "auto"
     decode_tile: int = 0

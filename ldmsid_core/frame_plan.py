@@ -14,7 +14,7 @@ from .decoding.bounded import DEFAULT_TILE, SMALLEST_TILE, bounded_layout
 from .decoding.cost import DecodeCost
 from .errors import ConfigError
 from .tiling import LATENT_PIXELS, TileLayout, WindowName, plan_tiles
-from .work import CostModel, choose_tile
+from .work import CostModel, choose_tile, tiles_at_once
 
 # Frames of up to this many latents are never planned: everything fits, nothing is cheaper.
 SMALL_FRAME = 64 * 64
@@ -165,7 +165,7 @@ def make_plan(
         width: Of the frame.
         tile: Wanted side of a sampling tile, in latents; 0 chooses.
         overlap: Of sampling tiles, in latents.
-        batch: Tiles a call.
+        batch: Tiles a call; 0 takes as many as half the free memory holds.
         decode: `auto`, `exact` or `bounded`.
         decode_tile: Wanted side of a decode tile, in latents; 0 chooses.
         costs: Asked only where something is to be chosen.
@@ -204,11 +204,15 @@ def plan_layout(
     if tile == 0:
         small = height * width <= SMALL_FRAME
         found = None if small else choose_tile(
-            height, width, overlap=overlap, cost=_margined(step(), batch), free=free
+            height, width, overlap=overlap, cost=_margined(step(), batch or 1), free=free
         )  # fmt: skip
         tile = max(height, width) if found is None else found
     overlap = min(overlap, tile - 1)
-    return plan_tiles(height, width, tile=tile, overlap=overlap, window=window, batch=batch)
+    layout = plan_tiles(height, width, tile=tile, overlap=overlap, window=window, batch=batch or 1)
+    if batch or len(layout.tiles()) == 1:
+        return layout
+    at_once = tiles_at_once(layout, cost=_margined(step(), 1), free=free // 2)
+    return replace(layout, batch=at_once)
 
 
 def plan_decode(

@@ -19,12 +19,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import ConfigError
-from .tiling import plan_tiles
+from .tiling import TileLayout, plan_tiles
 
 # Not 8 x 8, where a norm of the narrowest networks sees one value a group, which torch refuses.
 _TINY_SIZES = ((8, 16), (8, 24), (16, 16))
 # Stable Diffusion halves its latent three times, and was trained at 64 x 64.
 _SIDE_STEP, _TRAINED_SIDE = 8, 64
+# Of a call: 16 of 72 x 72 latents keep the largest GPUs busy.
+_MOST_TILES = 16
 # Kernels of attention that torch's own registry of formulas lacks.
 _ATTENTION = ("flash_attention_for_cpu", "attention_math_for_mps", "fused_attention_overrideable")
 
@@ -211,3 +213,20 @@ def choose_tile(
     trained = [(side, flops) for side, flops in fitting if side >= min(whole, _TRAINED_SIDE)]
     best, _ = min(trained or fitting, key=lambda option: option[1])
     return None if best == whole else best
+
+
+def tiles_at_once(layout: TileLayout, *, cost: CostModel, free: int) -> int:
+    """As many tiles a call as memory takes, in calls of about equal size.
+
+    A GPU waits for the start of each of a network's thousand kernels; the more tiles a kernel
+    computes, the less that shows.
+
+    Args:
+        layout: Of a frame.
+        cost: Of the networks on one tile.
+        free: Bytes to fit in.
+    """
+    count = len(layout.tiles())
+    most = free // max(1, cost.bytes(layout.tile_height * layout.tile_width))
+    calls = -(-count // max(1, min(most, _MOST_TILES)))
+    return -(-count // calls)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ldmsid_core.decoding.bands import HalfCache
+from ldmsid_core.decoding.layers import STRIP, strip_on
 from ldmsid_core.decoding.modules import find_decoder
 from ldmsid_core.errors import HostMismatchError
 from ldmsid_core.hosts.schedule import make_scheduler
@@ -252,3 +253,8 @@ def test_golden_pipeline() -> None:
         latent = latent / case["scale_factor"]
         found = [decoder.exact(z[None], bands.one(i)) for i, z in enumerate(latent)]
         g.assert_close(torch.cat(found), vectors[f"{name}.out.image"], NETWORK, name)
+
+
+def test_strips_suit_the_device() -> None:
+    assert frame_decoder(*build_decoder()).strip == STRIP
+    assert strip_on(torch.device("cuda")) > STRIP

@@ -266,3 +266,18 @@ def test_a_later_start_stays_nearer_to_the_picture(model: Model, tile: int) -> N
     assert distances[0] < distances[1] < distances[2]
     # Noise of timestep 9 has a deviation of 0.1, and a random network adds its own.
     assert distances[0] < 0.3
+
+
+def test_costs_are_counted_once_for_several_engines(model: Model) -> None:
+    with engine_of(model) as engine:
+        assert engine.planner.known is None
+        found = engine.planner.costs()
+        assert engine.planner.known is found
+    with attached_engine(*model, device=CPU, dtype=torch.float32, costs=found) as other:
+        assert other.planner.costs() is found
+
+
+def test_a_cpu_takes_one_tile_a_call(model: Model) -> None:
+    with engine_of(model, tile=64, overlap=16) as engine:
+        layout = engine.plan(16, 32).layout
+    assert len(layout.tiles()) > 1 and layout.batch == 1

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ldmsid_core.errors import ConfigError
 from ldmsid_core.taming.attach import attach_unet_taming
 from ldmsid_core.tiling import plan_tiles
-from ldmsid_core.work import CostModel, Work, choose_tile, count_work, fit_cost
+from ldmsid_core.work import CostModel, Work, choose_tile, count_work, fit_cost, tiles_at_once
 
 # Full size in bfloat16, as `benchmarks/work.py` finds it.
 FULL = CostModel(4.0e9, 1.958e8, 9493.75, 160900.0, 17328.0)
@@ -193,3 +193,18 @@ def test_a_refusal_names_both_numbers(frame: tuple[int, int], needed: int) -> No
     message = f"at least {FULL.bytes(needed)} bytes.*found 1234"
     with pytest.raises(ConfigError, match=message):
         choose_tile(*frame, overlap=16, cost=FULL, free=1234)
+
+
+@pytest.mark.parametrize(
+    ("fit", "at_once"), [(0, 1), (1, 1), (4, 4), (6, 5), (14, 8), (15, 15), (99, 15)]
+)
+def test_tiles_of_a_call_are_about_as_many_each_time(fit: int, at_once: int) -> None:
+    layout = plan_tiles(184, 272, tile=72, overlap=16)
+    cost = CostModel(0.0, 0.0, 0.0, 0.0, 1.0)
+    assert tiles_at_once(layout, cost=cost, free=fit * 72 * 72) == at_once
+
+
+def test_no_call_takes_more_than_16_tiles() -> None:
+    layout = plan_tiles(400, 400, tile=64, overlap=16)
+    cost = CostModel(0.0, 0.0, 0.0, 0.0, 0.0)
+    assert len(layout.tiles()) == 64 and tiles_at_once(layout, cost=cost, free=99) == 16

@@ -15,7 +15,7 @@ from ..tiling import LATENT_PIXELS, Tile
 from ..wavelet import SubBands
 from .bands import HalfCache
 from .bounded import SMALLEST_TILE, bounded_layout, decode_bounded, place_bands
-from .layers import STRIP, Layers, WeightsOf, own_weights
+from .layers import Layers, WeightsOf, own_weights, strip_on
 from .network import TamedDecoder
 from .norms import FrameNorms
 
@@ -55,7 +55,7 @@ class FrameDecoder:
         dtype: What in.
         memory_format: Of features.
         weights: Weight and bias of a norm or convolution.
-        strip: Numbers of a strip of rows that a layer is computed in.
+        strip: Numbers of a strip of rows that a layer is computed in; 0 is what suits the device.
         report: Called with parts that add up to 1; may raise to stop.
         halves: Filled and used where the same bands are decoded again, in `exact` mode.
     """
@@ -65,8 +65,12 @@ class FrameDecoder:
     dtype: torch.dtype
     memory_format: torch.memory_format = torch.channels_last
     weights: WeightsOf = own_weights
-    strip: int = STRIP
+    strip: int = 0
     report: Callable[[float], None] = field(default=lambda _part: None)
+
+    def __post_init__(self) -> None:
+        """Choose the strip."""
+        self.strip = self.strip or strip_on(self.device)
 
     def place(self, x: Tensor) -> Tensor:
         """On the device, in dtype and memory format."""

@@ -21,6 +21,8 @@ from .norms import Moments, Norms
 # Numbers that a strip holds of the wider of a layer's input and output. More rows mean fewer that
 # are computed twice; fewer stay below what the C library asks the system for anew each time.
 STRIP = 1 << 23
+# On a GPU each strip also waits for its kernels to start.
+_STRIP_ON_GPU = 1 << 26
 WeightsOf = Callable[[nn.Module], tuple[Tensor, Tensor]]
 # Rows a to b of a layer's input, `(1, C, b - a, w)`.
 Rows = Callable[[int, int], Tensor]
@@ -151,6 +153,11 @@ class Layers:
             bias,
             float(norm.eps),  # type: ignore[arg-type]
         )
+
+
+def strip_on(device: torch.device) -> int:
+    """Numbers of a strip on a kind of device."""
+    return STRIP if device.type == "cpu" else _STRIP_ON_GPU
 
 
 def convolve(

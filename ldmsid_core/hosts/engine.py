@@ -14,11 +14,7 @@ from ..decoding.decode import FrameDecoder
 from ..decoding.modules import find_decoder
 from ..decoding.network import TamedDecoder
 from ..errors import NonFiniteError
-from ..frame_plan import (
-    Estimate,
-    FramePlan,
-    smaller_decode,
-)
+from ..frame_plan import Costs, Estimate, FramePlan, smaller_decode
 from ..memory import with_less_memory
 from ..pipeline import DecodeLatent, SampleLatent
 from ..sampling_grid import initial_noise
@@ -30,6 +26,7 @@ from ..wavelet import SubBands
 from .decoder_base import replaced_decoder
 from .encoding import encode_picture
 from .fit import check_fit
+from .graphed import GraphedPrediction
 from .host import Host
 from .planner import Planner
 from .precision import precise_output, upcast_attention
@@ -49,13 +46,17 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 @dataclass
 class Engine:
-    """A host with taming attached, on its device, for the length of `attached_engine`."""
+    """A host with taming attached, on its device, for the length of `attached_engine`.
+
+    `predict` may be compiled or a graph, `plain` runs layer by layer.
+    """
 
     host: Host
     taming: Taming
     settings: SamplingSettings
     progress: Progress | None
     predict: PredictNoise
+    plain: PredictNoise
     decoder: FrameDecoder
     planner: Planner
 
@@ -135,13 +136,15 @@ class Engine:
         context = self.planner.context(len(structure))
         networks = {"UNet": host.unet, "UNet taming": taming.unet}
         whole = len(layout.tiles()) == 1
-        predict = self.predict if whole else tiled_prediction(self.predict, layout)
 
-        def predict_noise(x: Tensor, t: Tensor) -> Tensor:
-            return predict(x, t, context, structure)
+        def predictor(of_tiles: PredictNoise) -> Callable[[Tensor, Tensor], Tensor]:
+            predict = of_tiles if whole else tiled_prediction(of_tiles, layout)
+            return lambda x, t: predict(x, t, context, structure)
+
+        slow = predictor(self.plain)  # hooks see its layers
 
         latent = sample_latent(
-            predict_noise,
+            predictor(self.predict),
             self.decoder.place(part.cut(noise)),
             steps=settings.steps,
             sampler=settings.sampler,
@@ -150,7 +153,7 @@ class Engine:
             begin=begin,
             start=settings.start,
             progress=self.progress,
-            culprit=lambda x, t: first_non_finite(networks, lambda: predict_noise(x, t)),
+            culprit=lambda x, t: first_non_finite(networks, lambda: slow(x, t)),
         )
         scaled = taming.header.decoder_latent_scale == "scaled"
         return latent if scaled else latent / host.header.latent_scale
@@ -209,6 +212,7 @@ def attached_engine(
     settings: SamplingSettings = _DEFAULTS,
     progress: Progress | None = None,
     decode_progress: Callable[[float], None] = lambda _part: None,
+    costs: Costs | None = None,
 ) -> Iterator[Engine]:
     """Attach taming to a host for the length of a `with` block.
 
@@ -220,6 +224,7 @@ def attached_engine(
         settings: Steps, sampler, strengths, tiles.
         progress: Called with (steps done, steps).
         decode_progress: Called with parts of the decode that add up to 1.
+        costs: Of an earlier engine of these networks, which saves counting them again.
 
     Raises:
         HostMismatchError: If the two do not fit.
@@ -238,12 +243,13 @@ def attached_engine(
     ):
         network = TamedDecoder(find_decoder(host.vae), decoder_taming, settings.decoder_strength)
         decoder = FrameDecoder(network, device, dtype, report=decode_progress)
-        run = torch.compile(predict) if settings.compile else predict
+        run = torch.compile(predict) if settings.compile else GraphedPrediction(predict)
         channels = int(host.unet.config["in_channels"])
         prompt = taming.prompt_embedding
         assert prompt is not None
-        planner = Planner(run, decoder, prompt.to(device, dtype), channels, settings)
-        yield Engine(host, taming, settings, progress, run, decoder, planner)
+        counted = run if settings.compile else predict
+        planner = Planner(counted, decoder, prompt.to(device, dtype), channels, settings, costs)
+        yield Engine(host, taming, settings, progress, run, predict, decoder, planner)
 
 
 @contextlib.contextmanager

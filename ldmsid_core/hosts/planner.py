@@ -39,6 +39,11 @@ class Planner:
     settings: SamplingSettings
     _costs: Costs | None = field(default=None, repr=False)
 
+    @property
+    def known(self) -> Costs | None:
+        """The costs, where they were asked for already."""
+        return self._costs
+
     def costs(self) -> Costs:
         """What one step and one decode cost at any size, from tiny runs; counted once."""
         if self._costs is None:
@@ -66,12 +71,13 @@ class Planner:
         Raises:
             ConfigError: If not even the smallest tiles fit in memory.
         """
-        wanted = self.settings
+        wanted, device = self.settings, self.decoder.device
+        batch = wanted.tile_batch or int(device.type == "cpu")
         return make_plan(
             height, width, tile=wanted.tile // LATENT_PIXELS,
-            overlap=wanted.overlap // LATENT_PIXELS, batch=wanted.tile_batch,
-            decode=wanted.decode, decode_tile=wanted.decode_tile // LATENT_PIXELS,
-            costs=self.costs, free=free_memory(self.decoder.device), window=wanted.window,
+            overlap=wanted.overlap // LATENT_PIXELS, batch=batch, decode=wanted.decode,
+            decode_tile=wanted.decode_tile // LATENT_PIXELS, costs=self.costs,
+            free=free_memory(device), window=wanted.window,
         )  # fmt: skip
 
     def estimate(self, height: int, width: int) -> Estimate:

@@ -25,7 +25,7 @@ class SamplingSettings:
         tile: Side of the tiles that each step is computed in, pixels of the result; 0 chooses by
             work and free memory, a side as long as the frame computes it in one piece.
         overlap: Of neighbouring tiles, pixels of the result.
-        tile_batch: Tiles computed in one call.
+        tile_batch: Tiles computed in one call; 0 is 1 on a CPU, elsewhere chosen by free memory.
         start: Part of the noise schedule that sampling begins at; 1 is pure noise, less begins
             with the amplified low band.
         decode: One of `DECODE_MODES`.
@@ -40,7 +40,7 @@ class SamplingSettings:
     decoder_strength: float = 1.0
     tile: int = 0
     overlap: int = DEFAULT_OVERLAP
-    tile_batch: int = 1
+    tile_batch: int = 0
     start: float = 1.0
     decode: str = "auto"
     decode_tile: int = 0
@@ -60,7 +60,7 @@ class SamplingSettings:
                 )
         if self.tile != 0:
             check_tile(self.tile, self.overlap)
-        if self.tile_batch < 1:
-            raise ConfigError(f"Expected at least 1 tile a call, found {self.tile_batch}.")
+        if self.tile_batch < 0:
+            raise ConfigError(f"Expected at least 0 tiles a call, found {self.tile_batch}.")
         check_start(self.start)
         check_decode(self.decode, self.decode_tile)

@@ -96,8 +96,8 @@ class TrainingConfig:
         regression: Size of the baseline.
         clip: Range of the amplified planes, see `network_planes`; 0..1 is the paper's.
         prediction_type: What the UNet of a small host predicts; a given host knows its own.
-        warm_start: Folder with `host.safetensors` and `taming.safetensors` whose weights the
-            stages start from; empty starts anew, `embedded` is the bundled model.
+        warm_start: Folder with `host.safetensors` and `taming.safetensors` to start from, where a
+            half without a stage stays; empty starts anew, `embedded` is the bundled model.
         licence: Of the weights that come out.
     """
 
@@ -190,7 +190,7 @@ class TrainingConfig:
         halves = {"both": {"unet_taming", "decoder_taming"}}.get(
             self.taming, {f"{self.taming}_taming"}
         )
-        if self.host and halves - kinds:
+        if self.host and not self.warm_start and halves - kinds:
             raise ConfigError(
                 f"Expected a stage {', '.join(sorted(halves - kinds))} for taming {self.taming!r}."
             )

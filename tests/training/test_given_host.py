@@ -161,3 +161,19 @@ def test_a_host_alone_is_trained_for_ablations(tmp_path: Path) -> None:
     host = given_host(str(files.host))
     assert torch.equal(host.prompt, taming.prompt_embedding)
     assert load_host(files.host).header.latent_rgb is not None
+
+
+@pytest.mark.slow
+def test_a_half_without_a_stage_stays_as_the_warm_start_has_it(tmp_path: Path) -> None:
+    values = taming_values("embedded", warm_start="embedded")
+    values["stages"].pop(0)
+    with pytest.raises(ConfigError, match="a stage unet_taming"):
+        _parse({**values, "warm_start": ""})
+    files = train_model(_parse(values), tmp_path, options=QUIET)
+    before, after = load_taming(EMBEDDED.taming), load_taming(files.taming)
+    assert before.unet and before.decoder and after.unet and after.decoder
+    kept = after.unet.state_dict()
+    assert all(torch.equal(x, kept[name]) for name, x in before.unet.state_dict().items())
+    learned = after.decoder.state_dict()
+    changed = [not torch.equal(x, learned[n]) for n, x in before.decoder.state_dict().items()]
+    assert any(changed)

@@ -52,6 +52,7 @@ bench: setup
 	$(BIN)/python benchmarks/data_loading.py --short
 	$(BIN)/python benchmarks/training_step.py --short
 	$(BIN)/python benchmarks/training_cost.py
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

@@ -165,6 +165,9 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="Write the numbers here as well.")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no CUDA GPU here, nothing measured")
+        return
     rate = matrix_rate()
     name = torch.cuda.get_device_name()
     print(f"{name}, PyTorch {torch.__version__}: {rate / 1e12:.0f} TFLOP/s in bf16", flush=True)

@@ -160,10 +160,12 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
                 job.host, job.taming, device=job.device, dtype=job.dtype, settings=settings,
                 progress=steps, decode_progress=decoded, costs=next(iter(job.costs), None),
             ) as engine:  # fmt: skip
-                if options.dry_run:
-                    return _estimate(path, planes, engine)
-                result = _picture(raw, ratio, region, job, engine)
-                job.costs[:] = filter(None, [engine.planner.known])
+                try:
+                    if options.dry_run:
+                        return _estimate(path, planes, engine)
+                    result = _picture(raw, ratio, region, job, engine)
+                finally:
+                    job.costs[:] = filter(None, [engine.planner.known])
         except (RuntimeError, MemoryError) as error:
             raise explain_failure(error, raw) from error
     report = {

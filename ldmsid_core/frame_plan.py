@@ -211,8 +211,8 @@ def plan_layout(
     layout = plan_tiles(height, width, tile=tile, overlap=overlap, window=window, batch=batch or 1)
     if batch or len(layout.tiles()) == 1:
         return layout
-    at_once = tiles_at_once(layout, cost=_margined(step(), 1), free=free // 2)
-    return replace(layout, batch=at_once)
+    each = replace(_margined(step(), 1), bytes_constant=_MARGIN * step().bytes_constant)
+    return replace(layout, batch=tiles_at_once(layout, cost=each, free=free // 2 - _KERNELS))
 
 
 def plan_decode(

@@ -206,3 +206,18 @@ def test_the_released_recipe_of_a_wide_frame_runs_in_tiles(
         512,
         256,
     )
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_costs_are_counted_for_the_first_file_alone(
+    tmp_path: Path, dng: Path, model: list[object], more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = tmp_path / "second.dng"
+    second.write_bytes(dng.read_bytes())
+    counted: list[object] = []
+    real = planner.decode_cost
+    monkeypatch.setattr(planner, "decode_cost", lambda *a, **k: counted.append(a) or real(*a, **k))
+    monkeypatch.setattr("ldmsid_core.frame_plan.SMALL_FRAME", 1)
+    result = call("enhance", dng, second, "-o", tmp_path / "out", *more, *model)
+    assert result.exit_code == 0, result.stderr
+    assert len(counted) == 1

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ldmsid_core.cli_evaluate import simulated_raw
 from ldmsid_core.cli_synth import dark_counts
+from ldmsid_core.decoding.norms import moments
 from ldmsid_core.hosts.engine import Engine, attached_engine
 from ldmsid_core.hosts.graphed import GraphedPrediction
 from ldmsid_core.hosts.host import load_host
@@ -30,7 +31,10 @@ from ldmsid_core.training.photographs import load_photograph
 from ldmsid_core.training.run import train_model
 from ldmsid_core.wavelet import SubBands
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+]
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 RATIO = 250.0
 GIGA = 10**9
@@ -109,7 +113,31 @@ def test_a_graph_computes_what_the_layers_do() -> None:
             timestep = torch.full((1,), 100 + seed, device=CUDA)
             inputs = (latent, timestep, engine.planner.context(1), low)
             assert torch.allclose(graph(*inputs), engine.plain(*inputs), atol=1e-3)
-        assert graph._captured is not None
+        assert len(graph._captured) == 2
+        graph.release()
+        assert not graph._captured
+
+
+def test_a_prediction_that_cannot_be_captured_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def waits(latent: Tensor, *_: Tensor) -> Tensor:
+        return latent * float(latent.sum())  # a graph cannot wait for the device
+
+    inputs = (torch.ones(1, 4, 8, 8, device=CUDA), *(torch.ones(1, device=CUDA),) * 3)
+    graph = GraphedPrediction(waits)
+    for _ in range(2):
+        assert torch.equal(graph(*inputs), waits(*inputs))
+    assert caplog.text.count("no CUDA graph") == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_statistics_are_those_of_the_cpu(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 64, 3000, 400, generator=generator).to(dtype) * 3 + 1
+    wanted = moments(x, 32)
+    found = moments(x.to(CUDA).contiguous(memory_format=layout), 32)
+    assert torch.allclose(found.mean.cpu(), wanted.mean, atol=1e-4)
+    assert torch.allclose(found.variance.cpu(), wanted.variance, rtol=1e-4)
 
 
 def test_a_real_lack_of_memory_is_met_with_less(caplog: pytest.LogCaptureFixture) -> None:
@@ -141,6 +169,7 @@ def test_free_memory_is_the_cards() -> None:
     assert GIGA < free_memory(CUDA) <= total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 def test_training_learns_on_a_gpu(precision: str, tmp_path: Path) -> None:
     values = taming_values("embedded")

@@ -281,3 +281,19 @@ def test_a_cpu_takes_one_tile_a_call(model: Model) -> None:
     with engine_of(model, tile=64, overlap=16) as engine:
         layout = engine.plan(16, 32).layout
     assert len(layout.tiles()) > 1 and layout.batch == 1
+
+
+def test_a_lack_of_memory_first_takes_fewer_tiles_a_call(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    bands = noisy_bands()
+    with engine_of(model, tile=128, overlap=32, tile_batch=1) as engine:
+        wanted = engine.sample(bands, 0)
+    with engine_of(model, tile=128, overlap=32, tile_batch=2) as engine:
+        failing = Failing(engine.predict, torch.OutOfMemoryError("out of memory"), 1)
+        engine.predict = failing  # type: ignore[assignment]
+        with caplog.at_level(logging.WARNING):
+            found = engine.sample(bands, 0)
+    assert torch.allclose(found, wanted, atol=SAME)
+    assert "with tiles of 128 pixels, 2 a call; trying once more with tiles of 128" in caplog.text
+    assert set(failing.sizes) == {(16, 16)}

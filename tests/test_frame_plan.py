@@ -92,12 +92,15 @@ def test_memory_limits_the_tile(side: int, batch: int) -> None:
     assert plan.layout.batch == batch
 
 
-@pytest.mark.parametrize(("free", "at_once"), [(PLENTY, 15), (2 * 10**9, 3), (10**9, 1)])
+@pytest.mark.parametrize(
+    ("free", "at_once"), [(PLENTY, 15), (2 * 10**9, 5), (10**9, 2), (10**8, 1)]
+)
 def test_memory_decides_how_many_tiles_a_call_takes(free: int, at_once: int) -> None:
     wanted = {"overlap": 16, "decode": "exact", "decode_tile": 0, "costs": lambda: COSTS}
     plan = make_plan(*FRAME, tile=72, batch=0, free=free, **wanted)  # type: ignore[arg-type]
     assert len(plan.layout.tiles()) == 15 and plan.layout.batch == at_once
-    assert at_once * with_margin(STEP.bytes(72 * 72)) <= free // 2
+    needed = with_margin(at_once * STEP.bytes(72 * 72))
+    assert needed <= free // 2 or at_once == 1
     one = make_plan(64, 64, tile=64, batch=0, free=0, **wanted)  # type: ignore[arg-type]
     assert one.layout.batch == 1
 

@@ -12,10 +12,10 @@ from ..wavelet import SubBands, split_bands
 from ..work import CostModel, fit_cost
 from .bounded import SAMPLE_POSITIONS, WINDOWS_ABOVE, statistics_tiles
 from .decode import FrameDecoder
-from .layers import STRIP, width_of
+from .layers import STRIP, STRIP_TENSORS, width_of
 
-# A few rows at tiny sizes; and how many tensors of a strip are alive at once.
-_FINE_STRIP, _STRIP_TENSORS = 1 << 16, 4
+# A few rows at tiny sizes.
+_FINE_STRIP = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def decode_cost(decoder: FrameDecoder, *, channels: int = 4) -> DecodeCost:
     """
     # At tiny sizes a strip would be the whole frame; finer ones show what grows with it.
     fine = replace(decoder, strip=_FINE_STRIP, report=lambda _part: None)
-    strips = _STRIP_TENSORS * decoder.strip * decoder.dtype.itemsize
+    strips = STRIP_TENSORS * decoder.strip * decoder.dtype.itemsize
     memory = fit_cost(
         lambda h, w: decode_blank(decoder, h, w, channels=channels, strip=_FINE_STRIP)
     )

@@ -70,7 +70,7 @@ class FrameDecoder:
 
     def __post_init__(self) -> None:
         """Choose the strip."""
-        self.strip = self.strip or strip_on(self.device)
+        self.strip = self.strip or strip_on(self.device, self.dtype)
 
     def place(self, x: Tensor) -> Tensor:
         """On the device, in dtype and memory format."""

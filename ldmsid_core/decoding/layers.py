@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..memory import free_memory
 from .norms import Moments, Norms
 
 # Numbers that a strip holds of the wider of a layer's input and output. More rows mean fewer that
 # are computed twice; fewer stay below what the C library asks the system for anew each time.
 STRIP = 1 << 23
-# On a GPU each strip also waits for its kernels to start.
-_STRIP_ON_GPU = 1 << 26
+# How many tensors of a strip are alive at once.
+STRIP_TENSORS = 4
+# On a GPU each strip also waits for its kernels to start; the larger ones may take an eighth.
+_STRIP_ON_GPU, _STRIP_SHARE = 1 << 26, 8
 WeightsOf = Callable[[nn.Module], tuple[Tensor, Tensor]]
 # Rows a to b of a layer's input, `(1, C, b - a, w)`.
 Rows = Callable[[int, int], Tensor]
@@ -155,9 +158,17 @@ class Layers:
         )
 
 
-def strip_on(device: torch.device) -> int:
-    """Numbers of a strip on a kind of device."""
-    return STRIP if device.type == "cpu" else _STRIP_ON_GPU
+def strip_on(device: torch.device, dtype: torch.dtype) -> int:
+    """Numbers of a strip on a device; large ones where they are a small part of its memory."""
+    if device.type != "cuda":
+        return STRIP
+    return strip_within(free_memory(device), dtype)
+
+
+def strip_within(free: int, dtype: torch.dtype) -> int:
+    """Numbers of a strip on a GPU with so many bytes free."""
+    taken = STRIP_TENSORS * _STRIP_ON_GPU * dtype.itemsize
+    return _STRIP_ON_GPU if _STRIP_SHARE * taken <= free else STRIP
 
 
 def convolve(

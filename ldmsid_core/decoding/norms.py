@@ -15,7 +15,7 @@ from torch import Tensor
 
 # Below any variance that an eps of 1e-6 leaves visible.
 _TINY = 1e-12
-# Positions of a strip; a GPU keeps few numbers of its own and sums in pairs.
+# Positions of a strip; CUDA sums in pairs, over any number.
 _STRIP, _STRIP_ON_GPU = 1 << 17, 1 << 23
 
 
@@ -48,7 +48,7 @@ def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 def moments(x: Tensor, groups: int) -> Moments:
     """Statistics of `(1, C, h, w)`, row strip by row strip, added up in float64."""
     height, width = x.shape[-2:]
-    strip_size = _STRIP if x.device.type == "cpu" else _STRIP_ON_GPU
+    strip_size = _STRIP_ON_GPU if x.device.type == "cuda" else _STRIP
     rows = max(1, strip_size // width)
     total = square = torch.zeros(groups, dtype=torch.float64, device=x.device)
     for top in range(0, height, rows):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ..decoding.bands import HalfCache
 from ..decoding.decode import FrameDecoder
+from ..decoding.layers import STRIP
 from ..decoding.modules import find_decoder
 from ..decoding.network import TamedDecoder
 from ..errors import NonFiniteError
-from ..frame_plan import Costs, Estimate, FramePlan, smaller_decode
+from ..frame_plan import Costs, Estimate, FramePlan, smaller_decode, smaller_layout
 from ..memory import with_less_memory
 from ..pipeline import DecodeLatent, SampleLatent
 from ..sampling_grid import initial_noise
@@ -92,14 +93,20 @@ class Engine:
         batch, _, height, width = bands.structure_input.shape
         noise = initial_noise((batch, self.channels, height, width), seed)
         frame = Tile(0, 0, height, width, 0, 0)
-        plan = self.plan(height, width)
 
-        def smaller(_layout: TileLayout) -> TileLayout | None:
-            return plan.smaller_layout()
+        def sampled(layout: TileLayout) -> Tensor:
+            return self.sample_part(bands, frame, layout, noise, seed, picture)
 
+        def one_a_call(layout: TileLayout) -> Tensor:
+            return with_less_memory(sampled, layout, smaller_layout, _tiles_named)
+
+        layout = self.plan(height, width).layout
+        if layout.batch == 1:
+            return one_a_call(layout)
+        # Fewer tiles a call change nothing but the time, smaller ones the picture.
         return with_less_memory(
-            lambda layout: self.sample_part(bands, frame, layout, noise, seed, picture),
-            plan.layout, smaller, _tiles_named,
+            lambda tiles: sampled(tiles) if tiles.batch > 1 else one_a_call(tiles),
+            layout, lambda tiles: replace(tiles, batch=1), _tiles_named,
         )  # fmt: skip
 
     @property
@@ -155,6 +162,8 @@ class Engine:
             progress=self.progress,
             culprit=lambda x, t: first_non_finite(networks, lambda: slow(x, t)),
         )
+        if isinstance(self.predict, GraphedPrediction):
+            self.predict.release()
         scaled = taming.header.decoder_latent_scale == "scaled"
         return latent if scaled else latent / host.header.latent_scale
 
@@ -164,7 +173,7 @@ class Engine:
         plan = self.plan(height, width)
         image = with_less_memory(
             lambda way: self._decode_all(latent, bands, *way),
-            (plan.decode, plan.decode_tile), lambda way: smaller_decode(*way), _decode_named,
+            (plan.decode, plan.decode_tile), self._smaller_decode, _decode_named,
         )  # fmt: skip
         if not torch.isfinite(image).all():
             assert self.taming.decoder is not None
@@ -177,6 +186,11 @@ class Engine:
                 "--dtype bf16 or fp32, and check that the weights are not damaged."
             )
         return image
+
+    def _smaller_decode(self, way: tuple[str, int]) -> tuple[str, int] | None:
+        """What to try next, in the smallest strips."""
+        self.decoder.strip = STRIP
+        return smaller_decode(*way)
 
     def _decode_all(self, latent: Tensor, bands: SubBands, mode: str, tile: int) -> Tensor:
         same = len(latent) > 1 and bands.structure_input.shape[0] == 1
@@ -193,7 +207,8 @@ class Engine:
 
 
 def _tiles_named(layout: TileLayout) -> str:
-    return f"tiles of {max(layout.tile_height, layout.tile_width) * LATENT_PIXELS} pixels"
+    side = max(layout.tile_height, layout.tile_width) * LATENT_PIXELS
+    return f"tiles of {side} pixels{f', {layout.batch} a call' if layout.batch > 1 else ''}"
 
 
 def _decode_named(way: tuple[str, int]) -> str:
@@ -247,8 +262,8 @@ def attached_engine(
         channels = int(host.unet.config["in_channels"])
         prompt = taming.prompt_embedding
         assert prompt is not None
-        counted = run if settings.compile else predict
-        planner = Planner(counted, decoder, prompt.to(device, dtype), channels, settings, costs)
+        placed = prompt.to(device, dtype)
+        planner = Planner(predict, run, decoder, placed, channels, settings, costs)
         yield Engine(host, taming, settings, progress, run, predict, decoder, planner)
 
 

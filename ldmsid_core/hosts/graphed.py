@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from ..memory import is_out_of_memory
 from ..taming.attach import PredictNoise
 
 log = logging.getLogger(__name__)
 # Positions of all latents of a call up to which a graph is made; two of the first.
 MOST_POSITIONS = 2 * 64 * 64
-_WARM_UP = 2
+# Sizes whose graphs are kept: the last call of a step may take fewer tiles.
+_WARM_UP, _KEPT = 2, 2
 _Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -38,7 +39,7 @@ class _Captured:
 
 
 class GraphedPrediction:
-    """Replays a prediction for inputs of the last call's sizes; captures it when they change."""
+    """Replays a prediction for inputs of sizes that it has seen; captures it for new ones."""
 
     def __init__(self, predict: PredictNoise) -> None:
         """Keep the prediction; it must give the same result for the same tensors.
@@ -47,8 +48,7 @@ class GraphedPrediction:
             predict: `(latent, timestep, context, structure input)` -> prediction.
         """
         self._predict = predict
-        self._key: object = None
-        self._captured: _Captured | None = None
+        self._captured: dict[object, _Captured] = {}
         self._is_usable = True
 
     def __call__(
@@ -60,31 +60,44 @@ class GraphedPrediction:
         if latent.device.type != "cuda" or positions > MOST_POSITIONS or not self._is_usable:
             return self._predict(*given)
         key = tuple((x.shape, x.stride(), x.dtype) for x in given)
-        if key != self._key:
-            self._captured, self._key = None, key
-            self._captured = self._capture(given)
-        return self._predict(*given) if self._captured is None else self._captured.replay(given)
+        if key not in self._captured:
+            if len(self._captured) == _KEPT:
+                self._captured.clear()
+            captured = self._capture(given)
+            if captured is None:
+                return self._predict(*given)
+            self._captured[key] = captured
+        return self._captured[key].replay(given)
+
+    def release(self) -> None:
+        """Let go of all graphs and the memory that they hold."""
+        self._captured.clear()
 
     def _capture(self, given: _Inputs) -> _Captured | None:
         """A graph of the prediction; None, and never again, where it cannot be captured."""
         latent, timestep, context, structure_input = (x.clone() for x in given)
         inputs = (latent, timestep, context, structure_input)
-        try:
-            stream = torch.cuda.Stream(latent.device)
-            stream.wait_stream(torch.cuda.current_stream(latent.device))
+        device = latent.device
+        with torch.cuda.device(device):
+            stream, current = _side_stream(device), torch.cuda.current_stream(device)
+            stream.wait_stream(current)
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UP):
                     self._predict(*inputs)
-            torch.cuda.current_stream(latent.device).wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                output = self._predict(*inputs)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            self._is_usable = False
-            log.warning(
-                "no CUDA graph of the UNet, going on without: %s", str(error).split("\n")[0]
-            )
-            return None
+                graph = torch.cuda.CUDAGraph()
+                try:
+                    with torch.cuda.graph(graph, stream=stream):
+                        output = self._predict(*inputs)
+                except RuntimeError as error:
+                    self._is_usable = False
+                    first = str(error).split("\n")[0]
+                    log.warning("no CUDA graph of the UNet, going on without: %s", first)
+                    return None
+            current.wait_stream(stream)
         return _Captured(graph, inputs, output)
+
+
+@lru_cache(maxsize=8)
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """What is captured must not run on the default stream; libraries keep memory for each one."""
+    return torch.cuda.Stream(device)

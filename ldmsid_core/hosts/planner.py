@@ -18,6 +18,8 @@ from .settings import SamplingSettings
 
 # Sides of the pieces that speed is measured on, in latents.
 _STEP_PIECE, _DECODE_PIECE = 40, 24
+# A GPU is as fast as it gets at whole calls alone.
+_DECODE_PIECE_ON_GPU = 64
 
 
 @dataclass
@@ -25,7 +27,8 @@ class Planner:
     """Plans and estimates of one engine.
 
     Attributes:
-        predict: One evaluation of the tamed UNet.
+        predict: One evaluation of the tamed UNet, layer by layer.
+        run: The same as sampling calls it.
         decoder: The tamed decoder.
         prompt: `(tokens, width)`, placed.
         channels: Of a latent.
@@ -33,6 +36,7 @@ class Planner:
     """
 
     predict: PredictNoise
+    run: PredictNoise
     decoder: FrameDecoder
     prompt: Tensor
     channels: int
@@ -52,14 +56,19 @@ class Planner:
         return self._costs
 
     def _step_at(self, height: int, width: int) -> Tensor:
+        return self._call(self.predict, height, width, 1)
+
+    def _call(self, predict: PredictNoise, height: int, width: int, tiles: int) -> Tensor:
+        """One call for so many tiles of an empty frame."""
         place = self.decoder.place
-        latent = torch.zeros(1, self.channels, height, width)
-        low = blank_bands(height, width).structure_input
-        timestep = torch.full((1,), 500, device=self.decoder.device)
-        return self.predict(place(latent), timestep, self.context(1), place(low))
+        latent = torch.zeros(tiles, self.channels, height, width)
+        low = blank_bands(height, width).structure_input.expand(tiles, -1, -1, -1)
+        timestep = torch.full((tiles,), 500, device=self.decoder.device)
+        return predict(place(latent), timestep, self.context(tiles), place(low))
 
     def _decode_at(self, height: int, width: int) -> Tensor:
-        return decode_blank(self.decoder, height, width, channels=self.channels)
+        strip = self.decoder.strip
+        return decode_blank(self.decoder, height, width, channels=self.channels, strip=strip)
 
     def context(self, batch: int) -> Tensor:
         """The prompt for so many tiles, `(batch, tokens, width)`."""
@@ -90,12 +99,16 @@ class Planner:
         free = free_memory(self.decoder.device)
         found = estimate(plan, costs, steps=self.settings.steps, free=free)
         layout = plan.layout
-        step = (min(_STEP_PIECE, layout.tile_height), min(_STEP_PIECE, layout.tile_width))
-        decode = (min(_DECODE_PIECE, height), min(_DECODE_PIECE, width))
-        step_seconds = seconds_of(lambda: self._step_at(*step))
+        small = self.decoder.device.type == "cpu"
+        whole = max(layout.tile_height, layout.tile_width)
+        side, tiles = (_STEP_PIECE, 1) if small else (whole, layout.batch)
+        step = (min(side, layout.tile_height), min(side, layout.tile_width))
+        piece = _DECODE_PIECE if small else _DECODE_PIECE_ON_GPU
+        decode = (min(piece, height), min(piece, width))
+        step_seconds = seconds_of(lambda: self._call(self.run, *step, tiles))
         decode_seconds = seconds_of(lambda: self._decode_at(*decode))
         return with_seconds(
             found,
-            step_rate=costs.step.flops(step[0] * step[1]) / step_seconds,
+            step_rate=tiles * costs.step.flops(step[0] * step[1]) / step_seconds,
             decode_rate=costs.decode.whole.flops(decode[0] * decode[1]) / decode_seconds,
         )

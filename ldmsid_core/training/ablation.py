@@ -95,6 +95,11 @@ def run_ablations(
             "Expected stages of taming for ablations, found regression; train the baseline with "
             "`ldmsid train`."
         )
+    missing = {"unet_taming", "decoder_taming"} - {stage.kind for stage in config.stages}
+    if missing:
+        raise ConfigError(
+            f"Expected stages of both halves for ablations, found no {', '.join(sorted(missing))}."
+        )
     host = config.host
     if not host:
         own = tuple(s for s in config.stages if s.kind in ("vae", "unet"))

@@ -190,9 +190,9 @@ class TrainingConfig:
         halves = {"both": {"unet_taming", "decoder_taming"}}.get(
             self.taming, {f"{self.taming}_taming"}
         )
-        if self.host and not self.warm_start and halves - kinds:
+        if self.host and (missing := halves - kinds) and not (self.warm_start and halves & kinds):
             raise ConfigError(
-                f"Expected a stage {', '.join(sorted(halves - kinds))} for taming {self.taming!r}."
+                f"Expected a stage {', '.join(sorted(missing))} for taming {self.taming!r}."
             )
 
     def _check_data(self) -> None:

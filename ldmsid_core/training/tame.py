@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..hosts.host import freeze
 from ..taming.attach import PredictNoise, attach_decoder_taming, attach_unet_taming
 from ..taming.fusion import DecoderTaming
@@ -49,8 +49,10 @@ def tame_host(
         source: Latents that were encoded once; None encodes at each step.
 
     Raises:
+        ConfigError: If a half of a warm start is kept that was trained for something else.
         HostMismatchError: If the modules do not fit the host, or its weights changed.
     """
+    _check_kept_half(run, host)
     unet_taming, decoder = _build_taming(run)
     for place, stage in run.config.of_kind("unet_taming"):
         _tame_unet(run, place, stage, host, source, unet_taming)
@@ -59,6 +61,30 @@ def tame_host(
         _tame_decoder(run, place, stage, host, unet_taming, decoder)
     freeze(decoder)
     return unet_taming, decoder
+
+
+def _check_kept_half(run: Run, host: TamableHost) -> None:
+    """Refuse to export an untrained half of a warm start under settings that are not its own."""
+    config, start = run.config, run.start_taming
+    kinds = {stage.kind for stage in config.stages}
+    if start is None or config.taming != "both" or {"unet_taming", "decoder_taming"} <= kinds:
+        return
+    header = start.header
+    pairs: tuple[tuple[str, object, object], ...] = (
+        ("bands", header.input_recipe.bands, config.bands),
+        ("clip", header.input_recipe.clip, run.recipe.clip),
+        ("white balance", header.input_recipe.white_balance, run.recipe.white_balance),
+        ("prediction type", header.prediction_type, host.prediction_type),
+        ("latent scale", round(header.latent_scale, 4), round(host.latent_scale, 4)),
+        ("host sha256", header.host_sha256 or host.sha256, host.sha256),
+    )
+    for what, wanted, found in pairs:
+        if wanted != found:
+            raise ConfigError(
+                f"Expected {what} {wanted}, as the warm start {config.warm_start} was trained, "
+                f"found {found}: a half without a stage stays as it is; give it one, or change "
+                "the configuration."
+            )
 
 
 def _build_taming(run: Run) -> tuple[UNetTaming, DecoderTaming]:

@@ -177,3 +177,29 @@ def test_a_half_without_a_stage_stays_as_the_warm_start_has_it(tmp_path: Path) -
     learned = after.decoder.state_dict()
     changed = [not torch.equal(x, learned[n]) for n, x in before.decoder.state_dict().items()]
     assert any(changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bands": "rescale"}, "Expected bands dwt"),
+        ({"clip": [0.0, 1.0]}, r"Expected clip \(-1.0, 2.0\)"),
+    ],
+)
+def test_a_kept_half_must_have_been_trained_so(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    values = taming_values("embedded", warm_start="embedded", **change)
+    values["stages"].pop(0)
+    with pytest.raises(ConfigError, match=words):
+        train_model(_parse(values), tmp_path, options=QUIET)
+    assert not (tmp_path / "taming.safetensors").exists()
+
+
+def test_a_run_or_ablations_without_a_stage_are_refused(tmp_path: Path) -> None:
+    values = taming_values("embedded", warm_start="embedded")
+    values["stages"].pop(0)
+    with pytest.raises(ConfigError, match="a stage unet_taming for taming 'unet'"):
+        _parse({**values, "taming": "unet"})
+    with pytest.raises(ConfigError, match="found no unet_taming"):
+        run_ablations(_parse(values), tmp_path, options=QUIET)

@@ -100,4 +100,4 @@ class GraphedPrediction:
 @lru_cache(maxsize=8)
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     """What is captured must not run on the default stream; libraries keep memory for each one."""
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

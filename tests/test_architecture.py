@@ -32,7 +32,7 @@ ALLOWED = {
     "memory": {"errors"},
     "crop": {"errors", "tiling"},
     "frame_plan": {"errors", "tiling", "work", "decoding"},
-    "decoding": {"errors", "wavelet", "taming", "tiling", "crop", "work", "decoding"},
+    "decoding": {"errors", "wavelet", "taming", "tiling", "crop", "work", "memory", "decoding"},
     "work": {"errors", "tiling"},
     "pipeline": {"errors", "wavelet", "raw", "taming", "crop"},
     "enlarged": {"tiling"},

@@ -150,20 +150,23 @@ class Engine:
 
         slow = predictor(self.plain)  # hooks see its layers
 
-        latent = sample_latent(
-            predictor(self.predict),
-            self.decoder.place(part.cut(noise)),
-            steps=settings.steps,
-            sampler=settings.sampler,
-            prediction_type=host.header.prediction_type,
-            seed=seed,
-            begin=begin,
-            start=settings.start,
-            progress=self.progress,
-            culprit=lambda x, t: first_non_finite(networks, lambda: slow(x, t)),
-        )
-        if isinstance(self.predict, GraphedPrediction):
-            self.predict.release()
+        try:
+            latent = sample_latent(
+                predictor(self.predict),
+                self.decoder.place(part.cut(noise)),
+                steps=settings.steps,
+                sampler=settings.sampler,
+                prediction_type=host.header.prediction_type,
+                seed=seed,
+                begin=begin,
+                start=settings.start,
+                progress=self.progress,
+                culprit=lambda x, t: first_non_finite(networks, lambda: slow(x, t)),
+            )
+        finally:
+            # Before decoding, and before a second try where memory ran out.
+            if isinstance(self.predict, GraphedPrediction):
+                self.predict.release()
         scaled = taming.header.decoder_latent_scale == "scaled"
         return latent if scaled else latent / host.header.latent_scale
 

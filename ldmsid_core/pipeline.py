@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .crop import Crop
 from .errors import NonFiniteError
+from .finite import is_finite
 from .raw.packed_raw import PackedRaw, apply_orientation
 from .raw.packing import check_exposure_ratio, network_planes
 from .taming.header import InputRecipe
@@ -61,7 +62,7 @@ def finish_image(decoded: Tensor, raw: PackedRaw, bands: SubBands) -> Tensor:
     Raises:
         NonFiniteError: If the picture holds NaN or infinity.
     """
-    if not torch.isfinite(decoded).all():
+    if not is_finite(decoded):
         raise NonFiniteError(
             f"The tamed decoder returned NaN or infinity for {raw.file_name}; compute in bf16 or "
             "fp32 (--dtype; in ComfyUI --fp32-vae), and check that the weights are not damaged."

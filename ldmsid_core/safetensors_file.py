@@ -10,17 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import CheckpointError, OutputError
+from .finite import is_finite
 from .output.atomic import touch_for_mode, written_atomically
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """No NaN or infinity; one pass without a mask of the tensor's size."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    if tensor.element_size() == 1:  # 8-bit floats know no comparison
-        tensor = tensor.float()
-    low, high = torch.aminmax(tensor)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def has_metadata(path: Path, key: str) -> bool:
@@ -56,7 +47,7 @@ def read_safetensors(
             f"({error}); fetch or convert it again."
         ) from error
     for name, tensor in state.items():
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; the file is damaged.")
     if dtype is not None:
         state = {key: tensor.to(dtype) for key, tensor in state.items()}
@@ -73,7 +64,7 @@ def write_safetensors(
         CheckpointError: If a tensor holds NaN or infinity.
     """
     for name, tensor in state.items():
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise CheckpointError(f"{name} holds NaN or infinity and was not saved to {path}.")
     ready = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     with written_atomically(path, overwrite=overwrite) as partial:

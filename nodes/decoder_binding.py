@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..ldmsid_core.decoding.decode import check_decode
 from ..ldmsid_core.errors import LdmSidError, NonFiniteError, ShapeError
+from ..ldmsid_core.finite import is_finite
 from ..ldmsid_core.pipeline import RawBands, finish_image
 from ..ldmsid_core.wavelet import SubBands
 from .frame_decode import FrameDecoding
@@ -31,7 +32,7 @@ def _check_latent(latent: dict[str, Any], bands: RawBands, split: SubBands) -> N
             f"bands of {file_name}, found {tuple(samples.shape)}; decode the latent that was "
             "sampled with these bands, without scaling it."
         )
-    if not samples.isfinite().all():
+    if not is_finite(samples):
         raise NonFiniteError(
             f"Expected a finite latent for {file_name}, found NaN or infinity: the sampler's model "
             "overflowed; start ComfyUI with --bf16-unet or --fp32-unet, and check the weights."

@@ -13,8 +13,9 @@ from ..ldmsid_core.crop import DECODER_MARGIN, Crop, cut_to_crop, latents_of
 from ..ldmsid_core.decoding.bands import HalfCache
 from ..ldmsid_core.decoding.bounded import DEFAULT_TILE, SMALLEST_TILE
 from ..ldmsid_core.decoding.cost import DecodeCost, decode_blank, decode_cost
-from ..ldmsid_core.decoding.decode import FrameDecoder
+from ..ldmsid_core.decoding.decode import FrameDecoder, joined
 from ..ldmsid_core.errors import NonFiniteError
+from ..ldmsid_core.finite import is_finite
 from ..ldmsid_core.frame_plan import (
     SMALL_FRAME,
     Costs,
@@ -165,10 +166,10 @@ class FrameDecoding:
         for index in range(len(self.samples)):
             one, own = self.samples[index : index + 1], self.split.one(index % count)
             picture = self._decode_one(decoder, way, one, own, halves)
-            if not picture.isfinite().all():
+            if not is_finite(picture):
                 raise self._not_finite(decoder, way, one, own)
             pictures.append(picture)
-        return torch.cat(pictures)
+        return joined(pictures)
 
     def _halves(self, decoder: FrameDecoder) -> HalfCache | None:
         """Where the bands' halves are kept, if there is room and a further decode may follow."""

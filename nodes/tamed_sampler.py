@@ -10,6 +10,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..ldmsid_core.errors import NonFiniteError
+from ..ldmsid_core.finite import is_finite
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.sampling_grid import DEFAULT_STEPS, trailing_timesteps
 from ..ldmsid_core.taming.watch import first_non_finite
@@ -67,7 +68,7 @@ def sample_latent(sampling: FrameSampling) -> dict[str, Any]:
     bands = sampling.bands
     latent = empty_latent(sampling.split.structure_input, bands.identity)
     samples, is_part = sampling.run()
-    if not samples.isfinite().all():
+    if not is_finite(samples):
         networks = {"UNet": sampling.model.model.diffusion_model}
         if sampling.strength != 0.0:
             networks["UNet taming"] = sampling.taming.need_unet().model

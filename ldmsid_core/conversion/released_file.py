@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..finite import is_finite
 from ..hosts.layout import unet_names
 from ..pickled_file import PICKLED_ENDINGS, check_plain, read_pickled
 from ..taming.blocks import as_shape
@@ -107,7 +108,7 @@ def _check_numbers(source: str, state: State) -> None:
                 f"{source}: expected {key} in floating point, found {tensor.dtype}; download it "
                 "again."
             )
-        if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor.float()))).all():
+        if not is_finite(tensor):
             raise CheckpointError(
                 f"{source}: {key} holds NaN or infinity; the file is damaged, download it again."
             )

@@ -45,6 +45,18 @@ def check_decode(mode: str, tile: int) -> None:
         )
 
 
+def joined(pictures: list[Tensor]) -> Tensor:
+    """Pictures along their first axis; one alone is not copied."""
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+
+def _to_computer(picture: Tensor) -> Tensor:
+    """A picture in the computer's memory; from a GPU into pinned memory, which is faster."""
+    if picture.device.type != "cuda":
+        return _to_computer(picture)
+    return torch.empty_like(picture, device="cpu", pin_memory=True).copy_(picture)
+
+
 @dataclass
 class FrameDecoder:
     """How frames are decoded.

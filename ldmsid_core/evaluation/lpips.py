@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import CheckpointError
+from ..finite import is_finite
 from ..weight_file import read_weights
 
 # Of inputs in model range [-1, 1], as published with the weights.
@@ -193,6 +194,6 @@ def load_lpips(path: Path) -> Lpips:
                 f"{shape or 'missing'} instead of {wanted.get(name, 'absent')}; use the backbone "
                 "of torchvision and the heads of the package lpips, version 0.1."
             )
-        if not torch.isfinite(state[name]).all():
+        if not is_finite(state[name]):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; fetch the file again.")
     return Lpips(backbone, {name: state[name].float() for name in wanted})

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..decoding.bands import HalfCache
-from ..decoding.decode import FrameDecoder
+from ..decoding.decode import FrameDecoder, joined
 from ..decoding.layers import STRIP
 from ..decoding.modules import find_decoder
 from ..decoding.network import TamedDecoder
 from ..errors import NonFiniteError
+from ..finite import is_finite
 from ..frame_plan import Costs, Estimate, FramePlan, smaller_decode, smaller_layout
 from ..memory import with_less_memory
 from ..pipeline import DecodeLatent, SampleLatent
@@ -178,7 +179,7 @@ class Engine:
             lambda way: self._decode_all(latent, bands, *way),
             (plan.decode, plan.decode_tile), self._smaller_decode, _decode_named,
         )  # fmt: skip
-        if not torch.isfinite(image).all():
+        if not is_finite(image):
             assert self.taming.decoder is not None
             networks = {"VAE": self.host.vae, "decoder taming": self.taming.decoder}
             where = first_non_finite(
@@ -206,7 +207,7 @@ class Engine:
                 pictures.append(self.decoder.exact(one, own, halves))
             else:
                 pictures.append(self.decoder.bounded(one, own, tile))
-        return torch.cat(pictures)
+        return joined(pictures)
 
 
 def _tiles_named(layout: TileLayout) -> str:

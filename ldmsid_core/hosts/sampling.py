@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, NonFiniteError
+from ..finite import is_finite
 from .schedule import DEFAULT_SAMPLER, make_scheduler, set_steps
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -69,7 +70,7 @@ def sample_latent(
         seen = scheduler.scale_model_input(latent, timestep).to(noise.dtype)
         batch = on_device[done].expand(len(latent))
         predicted = predict(seen, batch).float()
-        if check_each and not torch.isfinite(predicted).all():
+        if check_each and not is_finite(predicted):
             where = None if culprit is None else culprit(seen, batch)
             raise NonFiniteError(
                 f"The tamed UNet returned NaN or infinity at timestep {int(timestep)}"
@@ -79,7 +80,7 @@ def sample_latent(
         latent = scheduler.step(predicted, timestep, latent, **extra).prev_sample
         if progress is not None:
             progress(done + 1, len(scheduler.timesteps))
-    if not check_each and not torch.isfinite(latent).all():
+    if not check_each and not is_finite(latent):
         # Once more and slowly, to say where it began.
         return sample_latent(
             predict, noise, steps=steps, sampler=sampler, prediction_type=prediction_type,

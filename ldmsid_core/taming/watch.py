@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from ..finite import is_finite
 
 
 class _Found(Exception):  # noqa: N818  carries a name out of a forward pass; never seen outside
@@ -27,7 +28,7 @@ def first_non_finite(roots: Mapping[str, nn.Module], run: Callable[[], Any]) -> 
 
     def hook_for(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not torch.isfinite(output).all():
+            if isinstance(output, Tensor) and not is_finite(output):
                 raise _Found(name)
 
         return hook

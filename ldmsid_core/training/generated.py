@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import CheckpointError, ConfigError
 from ..hosts.sampling import sample_latent
@@ -23,6 +24,8 @@ from ..wavelet import BandKind, make_bands
 from .pairs import BatchPart, NamedPairs, ReadingPlan, TrainingPairs
 
 _KEY_NAME = "key.txt"
+_DRIFT_KNOTS = 4
+_DRIFT_STREAM = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class GenerationConfig:
         steps: Sampling steps.
         disk_megabytes: Room for generated groups in the run's folder, where an interrupted run
             and other processes find them; the oldest go first. 0 keeps them in memory alone.
+        drift: How far the latents are moved by `slow_drift`, in unscaled latents; 0 leaves them.
     """
 
     window: int = 24
@@ -43,6 +47,7 @@ class GenerationConfig:
     renew_every: int = 3
     steps: int = 6
     disk_megabytes: int = 0
+    drift: float = 0.0
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -50,6 +55,8 @@ class GenerationConfig:
             raise ConfigError(f"Expected all generation settings >= 1, found {self}.")
         if self.disk_megabytes < 0:
             raise ConfigError(f"Expected disk_megabytes >= 0, found {self.disk_megabytes}.")
+        if not 0.0 <= self.drift <= 2.0:
+            raise ConfigError(f"Expected drift from 0 to 2, found {self.drift}.")
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,28 @@ class GeneratedPool:
         )
 
 
+def slow_drift(shape: tuple[int, int, int, int], amount: float, *, seed: int) -> Tensor:
+    """A smooth random field that moves brightness and colour of latents slowly over the picture.
+
+    What a UNet generates for an area depends a little on how much else it sees: on the frame's
+    size and its tiles. Latents moved like that teach the decoder to take the colour of areas from
+    the bands.
+
+    Args:
+        shape: `(B, C, h, w)`.
+        amount: Largest standard deviation; each sample has its own, uniform from 0.
+        seed: Of the field.
+
+    Returns:
+        `shape`, float32: 4 x 4 normal numbers a channel, interpolated bicubically.
+    """
+    generator = torch.Generator().manual_seed(_DRIFT_STREAM + seed)
+    share = torch.rand((shape[0], 1, 1, 1), generator=generator)
+    knots = torch.randn((*shape[:2], _DRIFT_KNOTS, _DRIFT_KNOTS), generator=generator)
+    field = functional.interpolate(knots, size=shape[2:], mode="bicubic", align_corners=True)
+    return amount * share * field
+
+
 def group_maker(
     predict: PredictNoise,
     pairs: TrainingPairs,
@@ -176,7 +205,11 @@ def group_maker(
                 steps=generation.steps,
                 prediction_type=prediction_type,
             )
-        return GeneratedGroup(image, planes, (latent / latent_scale).cpu())
+        latent = (latent / latent_scale).cpu()
+        if generation.drift:
+            shape = (len(image), 4, crop // 8, crop // 8)
+            latent = latent + slow_drift(shape, generation.drift, seed=number)
+        return GeneratedGroup(image, planes, latent)
 
     return make
 

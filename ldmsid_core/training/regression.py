@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigError, NonFiniteError
+from ..finite import is_finite
 from ..wavelet import pad_to_multiple
 
 LEVELS = 5
@@ -128,7 +129,7 @@ class RegressionNet(nn.Module):
         """
         height, width = planes.shape[-2:]
         found = self(pad_to_multiple(planes, _SMALLEST))[:, :, :height, :width]
-        if not torch.isfinite(found).all():
+        if not is_finite(found):
             raise NonFiniteError(
                 "The regression baseline returned NaN or infinity; use --dtype bf16 or fp32."
             )

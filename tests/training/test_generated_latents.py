@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from ldmsid_core.training.generated import (
     GeneratedGroup,
     GeneratedPool,
     GenerationConfig,
+    group_maker,
+    slow_drift,
 )
 from ldmsid_core.training.pairs import BatchPart
 
@@ -103,3 +106,28 @@ def test_a_damaged_group_is_made_again(tmp_path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
     assert torch.equal(groups(1).latent, random_group(1).latent)
     assert path.stat().st_size > 1000
+
+
+def test_drift_is_slow_and_each_sample_has_its_own_strength() -> None:
+    field = slow_drift((400, 4, 24, 24), 0.5, seed=3)
+    strength = field.std(dim=(1, 2, 3))
+    assert strength.min() < 0.1 < 0.35 < strength.max() < 0.8
+    neighbours = field.diff(dim=-1).square().mean().sqrt()
+    assert neighbours < 0.3 * field.std()
+    assert torch.equal(field, slow_drift((400, 4, 24, 24), 0.5, seed=3))
+    assert not torch.equal(field, slow_drift((400, 4, 24, 24), 0.5, seed=4))
+
+
+def test_drift_is_added_to_what_was_generated() -> None:
+    def make(drift: float) -> GeneratedGroup:
+        return group_maker(
+            lambda x, *_: 0.5 * x, RandomPairs(), torch.zeros(2, 8), latent_scale=0.5, crop=64,
+            generation=replace(CONFIG, drift=drift),
+        )(7)  # fmt: skip
+
+    plain, moved = make(0.0), make(0.4)
+    assert torch.equal(plain.image, moved.image)
+    assert torch.equal(plain.planes, moved.planes)
+    expected = plain.latent + slow_drift((2, 4, 8, 8), 0.4, seed=7)
+    assert torch.equal(moved.latent, expected)
+    assert not torch.equal(moved.latent, plain.latent)

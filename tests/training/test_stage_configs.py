@@ -64,6 +64,7 @@ def test_every_bundled_configuration_survives_being_saved() -> None:
         ({"stages": [{"kind": "gan", "steps": 1}]}, "found 'gan'"),
         ({"host": "x"}, "no stages unet, vae with the host 'x'"),
         ({"generation": {"disk_megabytes": -1}}, "disk_megabytes"),
+        ({"generation": {"drift": -0.1}}, "drift from 0 to 2, found -0.1"),
         ({"pool": {"encoded": 0}}, "pool.encoded above 0"),
         ({"pool": {"epoch_samples": -1}}, "epoch_samples"),
     ],

@@ -89,6 +89,7 @@ class Run:
             side=settings.side,
             renew_every=settings.renew_every,
             photograph_share=settings.photograph_share,
+            mosaic=settings.mosaic,
         )
 
     def pairs(self, place: int, stage: Stage, *, stream: int) -> TrainingPairs:

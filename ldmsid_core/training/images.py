@@ -38,6 +38,8 @@ class PoolConfig:
         photograph_share: Share of crops from bundled photographs.
         encoded: Crops encoded once for the diffusion stages, a multiple of 8; 0 encodes new ones
             at each step, which UNet taming of a given host can.
+        mosaic: Share of images that are put together of four crops of half the side: as much in one
+            picture as a large frame shows, whose norm statistics those of a single crop are not.
         epoch_samples: Samples that count as one epoch; 0: the sequence has no end, stages count
             in steps.
     """
@@ -47,6 +49,7 @@ class PoolConfig:
     renew_every: int = 4
     photograph_share: float = 0.2
     encoded: int = 1600
+    mosaic: float = 0.0
     epoch_samples: int = 0
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class PoolConfig:
             raise ConfigError(f"Expected epoch_samples >= 0, found {self.epoch_samples}.")
         if not 0.0 <= self.photograph_share <= 1.0:
             raise ConfigError(f"Expected photograph_share in 0..1, found {self.photograph_share}.")
+        if not 0.0 <= self.mosaic <= 1.0:
+            raise ConfigError(f"Expected mosaic in 0..1, found {self.mosaic}.")
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,14 @@ class ImagePool:
     """
 
     def __init__(
-        self, *, seed: int, window: int, side: int, renew_every: int, photograph_share: float
+        self,
+        *,
+        seed: int,
+        window: int,
+        side: int,
+        renew_every: int,
+        photograph_share: float,
+        mosaic: float = 0.0,
     ) -> None:
         """Load the photographs; procedural images are drawn when first needed.
 
@@ -101,12 +113,14 @@ class ImagePool:
             side: Their side in pixels.
             renew_every: Steps after which the oldest is replaced by a new one.
             photograph_share: Share of crops taken from photographs, unit range.
+            mosaic: Share of images made of four crops, unit range.
         """
         self._seed = seed
         self._window = window
         self._side = side
         self._renew_every = renew_every
         self._photograph_share = photograph_share
+        self._mosaic = mosaic
         self._photographs = training_photographs() if photograph_share > 0 else []
         self._drawn: dict[int, NDArray[np.uint8]] = {}
 
@@ -130,11 +144,24 @@ class ImagePool:
         return self.part(step, count=count, crop=crop, start=0, stop=count)
 
     def part(self, step: int, *, count: int, crop: int, start: int, stop: int) -> Tensor:
-        """Crops `start` to `stop` of `batch(step, count=count, crop=crop)`; makes no others."""
+        """Images `start` to `stop` of `batch(step, count=count, crop=crop)`; makes no others."""
         rng = np.random.default_rng((self._seed, 7, step))
         # One generator serves the batch: what comes before `start` is drawn, though not made.
-        drawn = [self._draw(rng, step, crop) for _ in range(stop)]
-        return torch.stack([self._made(drawn[place], step, crop) for place in range(start, stop)])
+        drawn = [self._draw_image(rng, step, crop) for _ in range(stop)]
+        return torch.stack([self._made_image(each, step, crop) for each in drawn[start:]])
+
+    def _draw_image(self, rng: np.random.Generator, step: int, crop: int) -> tuple[_Draw, ...]:
+        """The one crop of an image, or the four of a mosaic."""
+        if self._mosaic and rng.random() < self._mosaic:
+            return tuple(self._draw(rng, step, crop // 2) for _ in range(4))
+        return (self._draw(rng, step, crop),)
+
+    def _made_image(self, drawn: tuple[_Draw, ...], step: int, crop: int) -> Tensor:
+        if len(drawn) == 1:
+            return self._made(drawn[0], step, crop)
+        quarters = [self._made(each, step, crop // 2) for each in drawn]
+        rows = [torch.cat(quarters[i : i + 2], dim=2) for i in (0, 2)]
+        return torch.cat(rows, dim=1)
 
     def _draw(self, rng: np.random.Generator, step: int, crop: int) -> _Draw:
         if self._photographs and rng.random() < self._photograph_share:

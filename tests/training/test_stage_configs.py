@@ -67,6 +67,7 @@ def test_every_bundled_configuration_survives_being_saved() -> None:
         ({"generation": {"drift": -0.1}}, "drift from 0 to 2, found -0.1"),
         ({"pool": {"encoded": 0}}, "pool.encoded above 0"),
         ({"pool": {"epoch_samples": -1}}, "epoch_samples"),
+        ({"pool": {"mosaic": 1.5}}, r"mosaic in 0\.\.1, found 1\.5"),
     ],
 )
 def test_bad_runs_are_named(change: dict[str, Any], words: str) -> None:

@@ -132,7 +132,7 @@ def _wall(work: object, compute: Compute) -> float:
 def _start(short: bool, *launcher: str) -> subprocess.Popen[str]:
     extra = ["--short"] if short else []
     return subprocess.Popen(
-        [sys.executable, "-P", *launcher, __file__, "--worker", *extra],
+        [sys.executable, *launcher, __file__, "--worker", *extra],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 

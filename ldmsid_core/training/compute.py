@@ -14,7 +14,11 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import GradientAccumulationPlugin, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    gather_object,
+)
 
 from ..errors import ConfigError
 from .pairs import BatchPart
@@ -94,6 +98,8 @@ def open_accelerator(config: StageConfig, compute: Compute) -> Iterator[Accelera
             # As a number it would give way to a variable that launchers set.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
             cpu=compute.on_cpu,
+            # Gradients are not copied to be summed over processes.
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
     finally:
         for state, values in zip(shared, before, strict=True):

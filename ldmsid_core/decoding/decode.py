@@ -50,13 +50,6 @@ def joined(pictures: list[Tensor]) -> Tensor:
     return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
 
-def _to_computer(picture: Tensor) -> Tensor:
-    """A picture in the computer's memory; from a GPU into pinned memory, which is faster."""
-    if picture.device.type != "cuda":
-        return _to_computer(picture)
-    return torch.empty_like(picture, device="cpu", pin_memory=True).copy_(picture)
-
-
 @dataclass
 class FrameDecoder:
     """How frames are decoded.

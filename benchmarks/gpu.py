@@ -111,7 +111,7 @@ def measure_frame(model: tuple[Host, Taming], rate: float, rows: Rows, **setting
         bands = bands_of(planes)
         height, width = bands.structure_input.shape[-2:]
         plan = engine.plan(height, width)
-        found = engine.estimate(height, width)
+        found = engine.planner.estimate(height, width)
         latent = engine.sample(bands, 0)
         torch.cuda.reset_peak_memory_stats()
         parts = {

@@ -2,8 +2,9 @@
 
 Engine step / a bare loop of the same forward, backward and optimiser step on the same tensors,
 interleaved, CPU time: goal at most 1.10. Parameters with gradients and optimiser state: taming's
-alone. Samples a second of two gloo processes of one thread / one process of one thread: goal at
-least 1.7, on a machine with two idle cores. `--sd21` counts the bytes that Stable Diffusion 2.1's
+alone. Samples a second of two gloo processes of one thread / one process of one thread, batches and
+crops as `tiny.json` has them for UNet taming, median of rounds: goal at least 1.7, on a machine
+with two idle cores. `--sd21` counts the bytes that Stable Diffusion 2.1's
 tamed UNet and decoder keep for the backward pass, with and without checkpointing, on the meta
 device.
 """
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from measure import PAIRS, ratio
@@ -40,16 +43,17 @@ from ldmsid_core.training.pairs import BatchPart
 from ldmsid_core.training.stage import StageConfig
 from ldmsid_core.wavelet import SubBands, split_bands
 
-_CROP, _PROMPT = 128, 77
+_PROMPT = 77
+_ROUNDS = 3
 
 
 class FixedPairs:
     """Latents and planes made once: data cost nothing."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, crop: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.latent = torch.randn(count, 4, _CROP // 8, _CROP // 8, generator=generator)
-        self.planes = torch.rand(count, 4, _CROP, _CROP, generator=generator) * 2.0 - 1.0
+        self.latent = torch.randn(count, 4, crop // 8, crop // 8, generator=generator)
+        self.planes = torch.rand(count, 4, crop, crop, generator=generator) * 2.0 - 1.0
 
     def pick(self, part: BatchPart) -> tuple[Tensor, Tensor]:
         """As `LatentPairs`."""
@@ -72,7 +76,8 @@ def opened(size: Size, config: StageConfig, compute: Compute) -> Iterator[
     """A stage of UNet taming, its loss and the host."""
     with tamed(size) as (unet, taming, predict):
         prompt = torch.zeros(_PROMPT, size.prompt)
-        loss = unet_taming_loss(predict, FixedPairs(config.global_batch(compute.processes)), prompt)
+        pairs = FixedPairs(config.global_batch(compute.processes), config.crop)
+        loss = unet_taming_loss(predict, pairs, prompt)
         with open_stage("b", taming, loss, config, compute, StageExtras(quiet=True)) as run:
             yield run, loss, unet
 
@@ -148,14 +153,21 @@ def compare_processes(short: bool, port: int) -> None:
 
     The second ratio is what the machine gives at most: below 1.9 its cores are not idle.
     """
-    one = _samples(_start(short))
-    apart = _samples(_start(short), _start(short))
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port))
-    together = _samples(_start(short, *launcher))
+    speedups, limits = [], []
+    for _ in range(1 if short else _ROUNDS):
+        one = _samples(_start(short))
+        limits.append(_samples(_start(short), _start(short)) / one)
+        speedups.append(_samples(_start(short, *launcher)) / one)
     print(
-        f"samples a second, two processes / one: {together / one:.2f} (goal 1.7); of two that "
-        f"share nothing: {apart / one:.2f}; so gloo keeps {together / apart:.2f}"
+        f"samples a second, two processes / one: {statistics.median(speedups):.2f} (goal 1.7; "
+        f"{_listed(speedups)}); of two that share nothing: {statistics.median(limits):.2f} "
+        f"({_listed(limits)})"
     )
+
+
+def _listed(ratios: list[float]) -> str:
+    return ", ".join(f"{ratio:.2f}" for ratio in ratios)
 
 
 def kept_bytes(work: object) -> int:
@@ -218,8 +230,10 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = SMALL if options.short else Size((128, 256, 256, 256), SMALL.vae, 256, 3, 128, 64)
-    config = StageConfig(steps=1, batch=2, crop=_CROP, precision="no", warmup=0)
+    config = StageConfig(steps=1, batch=2, crop=128, precision="no", warmup=0)
     if options.worker:
+        if not options.short:
+            config = replace(config, batch=8, crop=256)
         time_samples(size, config, 3.0 if options.short else 20.0)
     elif options.sd21:
         count_kept(Size(), options.latent, options.batch)

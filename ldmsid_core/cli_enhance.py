@@ -202,7 +202,7 @@ def _enhance_one(path: Path, output: Path, job: _Job) -> Report:
 def _estimate(path: Path, planes: torch.Size, engine: Engine) -> Report:
     """What a file would take; nothing is written."""
     height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE // 2**LEVELS for side in planes)
-    found = engine.estimate(height, width)
+    found = engine.planner.estimate(height, width)
     layout = found.plan.layout
     return {
         "raw": str(path),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from .decoding.bounded import DEFAULT_TILE, SMALLEST_TILE, bounded_layout
 from .decoding.cost import DecodeCost
 from .errors import ConfigError
+from .patchwork import patchwork_of
 from .tiling import LATENT_PIXELS, TileLayout, WindowName, plan_tiles
 from .work import CostModel, choose_tile, tiles_at_once
 
@@ -276,10 +277,13 @@ def estimate(plan: FramePlan, costs: Costs, *, steps: int, free: int) -> Estimat
         needed = decode.bounded_bytes(height, width, plan.decode_tile)
         decode_flops = decode.bounded_flops(plan.decode_layout())
     peak = max(layout.batch * costs.step.bytes(area), needed)
-    return Estimate(
-        plan, steps, with_margin(peak), free, len(layout.tiles()) * costs.step.flops(area),
-        decode_flops,
-    )  # fmt: skip
+    step_flops = len(layout.tiles()) * costs.step.flops(area)
+    if layout.shares_norms:
+        stand_in = patchwork_of(layout)
+        positions = stand_in.height * stand_in.width
+        peak = max(peak, costs.step.bytes(positions))
+        step_flops += costs.step.flops(positions)
+    return Estimate(plan, steps, with_margin(peak), free, step_flops, decode_flops)
 
 
 def with_seconds(found: Estimate, *, step_rate: float, decode_rate: float) -> Estimate:

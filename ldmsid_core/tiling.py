@@ -106,6 +106,11 @@ class TileLayout:
     batch: int = 1
 
     @property
+    def shares_norms(self) -> bool:
+        """Whether norms see the frame instead of a tile; the released code's see tiles."""
+        return self.window == "smooth" and len(self.rows) * len(self.columns) > 1
+
+    @property
     def tile_height(self) -> int:
         """Rows of every tile."""
         return min(self.tile, self.height)

@@ -18,6 +18,7 @@ from ..ldmsid_core.decoding.bounded import DEFAULT_TILE, bounded_layout, statist
 from ..ldmsid_core.decoding.cost import DecodeCost, blank_bands
 from ..ldmsid_core.enlarged import encode_enlarged
 from ..ldmsid_core.errors import ConfigError
+from ..ldmsid_core.frame_norms import FrameNorms
 from ..ldmsid_core.frame_plan import (
     SMALL_FRAME,
     Costs,
@@ -26,16 +27,19 @@ from ..ldmsid_core.frame_plan import (
     plan_layout,
     smaller_layout,
 )
+from ..ldmsid_core.patchwork import Patchwork, patchwork_of
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.sampling_grid import initial_noise
-from ..ldmsid_core.tiling import LATENT_PIXELS, Tile, TileLayout, stack_tiles
+from ..ldmsid_core.tiling import LATENT_PIXELS, Tile, TileLayout
 from ..ldmsid_core.wavelet import SubBands
 from ..ldmsid_core.work import CostModel, fit_cost, seconds_of
 from .host_memory import memory_to_spare, with_less
+from .normed_calls import NormedCalls, weights_of_norm
 from .run_text import Tell, in_words, tile_pixels, tiles_in_words
 from .taming_model import TamingModel
 from .unet_binding import bind_structure
 
+Parts = tuple[Tile | Patchwork, ...]
 _NOTHING = CostModel(0.0, 0.0, 0.0, 0.0, 0.0)
 _NO_DECODE = DecodeCost(_NOTHING, _NOTHING, 0)
 # Side of the piece that speed is measured on, in latents.
@@ -99,7 +103,7 @@ class FrameSampling:
     overlap: int
     begin_vae: Any | None
     tell: Tell
-    _begun: dict[tuple[Tile, ...], Tensor] = field(default_factory=dict, repr=False)
+    _begun: dict[Parts, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -156,49 +160,69 @@ class FrameSampling:
         structure = blank_bands(height, width).structure_input
         empty = torch.zeros(1, 4, height, width)
         return guided(
-            self._bound(structure, None), self.taming.conditioning(), empty, empty, seed=0,
+            self._bound(structure), self.taming.conditioning(), empty, empty, seed=0,
             sampler="euler", sigmas=torch.tensor([float(self.sigmas[0]), 0.0]), shown=False,
         )  # fmt: skip
 
-    def _bound(self, structure: Tensor, layout: TileLayout | None) -> Any:
+    def _bound(
+        self, structure: Tensor, layout: TileLayout | None = None, norms: NormedCalls | None = None
+    ) -> Any:
         return bind_structure(
             self.model, self.taming, structure, self.bands.raw.file_name, strength=self.strength,
-            layout=layout,
+            layout=layout, norms=norms,
         )  # fmt: skip
+
+    def _frame_norms(self, layout: TileLayout, noise: Tensor) -> FrameNorms | None:
+        """What tiles are normalised by; see `frame_norms`."""
+        if not layout.shares_norms:
+            return None
+        networks = [self.model.get_model_object("diffusion_model")]
+        if self.strength != 0.0:
+            networks.append(self.taming.need_unet().model)
+        norms = FrameNorms(*networks, weights=weights_of_norm)
+        calls = NormedCalls(norms, measured=True)
+        self._sample_piece((patchwork_of(layout),), None, noise, calls, shown=False)
+        return norms
 
     def _sample(self, layout: TileLayout) -> tuple[Tensor, bool]:
         batch = self.split.structure_input.shape[0]
         noise = initial_noise((batch, 4, *self.size), self.seed)
-        crop = self.bands.region
+        crop, norms = self.bands.region, self._frame_norms(layout, noise)
+
+        def sampled(parts: tuple[Tile, ...], tiling: TileLayout | None) -> Tensor:
+            calls = None if norms is None else NormedCalls(norms, measured=False)
+            return self._sample_piece(parts, tiling, noise, calls)
+
         if crop is None:
-            return self._sample_piece((self.frame,), layout, noise), False
+            return sampled((self.frame,), layout), False
         height, width = self.size
         part = latents_of(crop, margin=DECODER_MARGIN, height=height, width=width)
         own, box = part_of_layout(layout, part)
         if len(own.tiles()) == len(layout.tiles()):
-            return self._sample_piece((self.frame,), layout, noise), False
+            return sampled((self.frame,), layout), False
         latent = torch.zeros(noise.shape)
         # Where a part's decode takes its statistics from.
         spread = statistics_tiles(height, width, bounded_layout(height, width, DEFAULT_TILE))
         groups = _in_batches(tiles_outside(spread, box))
         for tiles, tiling in (*((group, None) for group in groups), ((box,), own)):
-            found = self._sample_piece(tiles, tiling, noise).chunk(len(tiles))
+            found = sampled(tiles, tiling).chunk(len(tiles))
             for tile, piece in zip(tiles, found, strict=True):
                 tile.cut(latent).copy_(piece)
         return latent, True
 
     def _sample_piece(
-        self, tiles: tuple[Tile, ...], layout: TileLayout | None, noise: Tensor
-    ) -> Tensor:
-        """Tiles of one size, one after the other in the batch, float32."""
+        self, tiles: Parts, layout: TileLayout | None, noise: Tensor, norms: NormedCalls | None,
+        *, shown: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """Parts of one size, one after the other in the batch, float32."""
         begin = self._begin(tiles)
-        bound = self._bound(stack_tiles(tiles, self.split.structure_input), layout)
+        bound = self._bound(_stacked(tiles, self.split.structure_input), layout, norms)
         return guided(
-            bound, self.taming.conditioning(), stack_tiles(tiles, noise), begin, seed=self.seed,
-            sampler=self.sampler, sigmas=self.sigmas,
+            bound, self.taming.conditioning(), _stacked(tiles, noise), begin, seed=self.seed,
+            sampler=self.sampler, sigmas=self.sigmas, shown=shown,
         ).float()  # fmt: skip
 
-    def _begin(self, tiles: tuple[Tile, ...]) -> Tensor:
+    def _begin(self, tiles: Parts) -> Tensor:
         """What noise is added to, unscaled; encoded once, however often it is sampled."""
         if self.begin_vae is None:
             batch = len(tiles) * self.split.structure_input.shape[0]
@@ -206,7 +230,7 @@ class FrameSampling:
         if tiles not in self._begun:
             recipe = self.taming.header.input_recipe
             picture = amplified_low_band(self.split, self.bands.raw, recipe)
-            self._begun[tiles] = self._encode(stack_tiles(tiles, picture))
+            self._begun[tiles] = self._encode(_stacked(tiles, picture))
         return self._begun[tiles]
 
     def _encode(self, picture: Tensor) -> Tensor:
@@ -218,6 +242,11 @@ class FrameSampling:
             return found
 
         return encode_enlarged(picture, encode)
+
+
+def _stacked(parts: Parts, x: Tensor) -> Tensor:
+    """Parts of `(B, C, H, W)` one after the other in the batch."""
+    return torch.cat([part.cut(x) for part in parts])
 
 
 def _in_batches(tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:

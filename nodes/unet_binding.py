@@ -22,6 +22,7 @@ from ..ldmsid_core.taming.sites import UNetSite
 from ..ldmsid_core.taming.unet_taming import UNetTaming
 from ..ldmsid_core.tiling import TileLayout
 from .host_check import check_model
+from .normed_calls import NormedCalls, set_norms
 from .structure_condition import CONDITION, RepeatedRows, carry, unfold
 from .taming_model import TamingModel
 from .tiled_calls import set_tiles
@@ -210,6 +211,7 @@ def bind_structure(
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     layout: TileLayout | None = None,
+    norms: NormedCalls | None = None,
 ) -> Any:
     """A clone of a MODEL, tamed by a structure input of any size.
 
@@ -222,12 +224,14 @@ def bind_structure(
         start_percent: As for `bind_unet`.
         end_percent: As for `bind_unet`.
         layout: Of the tiles that UNet calls are computed in; None computes them whole.
+        norms: What the norms see; None leaves them as they are.
     """
     patcher = taming.need_unet()
     bound = model.clone()
     for kind in _WRAPPERS:
         bound.remove_wrappers_with_key(kind, KEY)
     # Before our own, so that taming lies inside and sees tiles.
+    set_norms(bound, norms)
     set_tiles(bound, layout)
     if strength == 0.0:
         bound.set_additional_models(KEY, [])

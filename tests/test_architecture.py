@@ -33,8 +33,12 @@ ALLOWED = {
     "tiling": {"errors"},
     "memory": {"errors"},
     "crop": {"errors", "tiling"},
-    "frame_plan": {"errors", "tiling", "work", "decoding"},
-    "decoding": {"errors", "wavelet", "taming", "tiling", "crop", "work", "memory", "decoding"},
+    "patchwork": {"tiling"},
+    "frame_norms": set(),
+    "frame_plan": {"errors", "tiling", "work", "decoding", "patchwork"},
+    "decoding": {
+        "errors", "wavelet", "taming", "tiling", "crop", "work", "memory", "decoding", "patchwork",
+    },
     "work": {"errors", "tiling"},
     "pipeline": {"errors", "finite", "wavelet", "raw", "taming", "crop"},
     "enlarged": {"tiling"},
@@ -42,7 +46,7 @@ ALLOWED = {
     "hosts": {
         "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",
         "weight_file", "tiling", "decoding", "memory", "work", "frame_plan", "crop",
-        "enlarged", "finite",
+        "enlarged", "finite", "patchwork", "frame_norms",
     },
     "evaluation": {
         "errors", "finite", "output", "raw", "weight_file", "csv_table", "evaluation",

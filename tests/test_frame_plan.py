@@ -173,7 +173,8 @@ def test_an_estimate_by_hand() -> None:
     assert len(layout.tiles()) == 3
     costs = Costs(step, DecodeCost(decode, decode, 0))
     exact = estimate(FramePlan(layout, "exact", 96), costs, steps=5, free=10**9)
-    assert exact.step_flops == 3 * (10 + 2 * 256 + 256 * 256)
+    # Three tiles, and ten patches that stand for the frame.
+    assert exact.step_flops == 3 * (10 + 2 * 256 + 256 * 256) + 10 + 2 * 640 + 640 * 640
     assert exact.decode_flops == 7 + 640 + 640 * 320
     assert exact.flops == 5 * exact.step_flops + exact.decode_flops
     # 1 MB + 640 positions of 2 kB are more than two tiles of a step; half as much again on top.

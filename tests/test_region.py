@@ -23,6 +23,7 @@ from ldmsid_core.hosts.host import load_host
 from ldmsid_core.hosts.region import enhance_region
 from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.model_files import EMBEDDED
+from ldmsid_core.patchwork import Patchwork
 from ldmsid_core.pipeline import prepare_bands
 from ldmsid_core.taming.checkpoint import load_taming
 from ldmsid_core.tiling import Tile, TileLayout
@@ -133,11 +134,14 @@ def test_lack_of_memory_tries_once_more_with_smaller_tiles(
     sample_part = Engine.sample_part
     fails: list[bool] = []
 
-    def sample(self: Engine, bands: SubBands, part: Tile, layout: TileLayout, *rest: Any) -> Tensor:
-        sizes.append(layout.tile_width)
-        # The part itself comes after the tiles that stand for the frame.
-        if part.width > SAMPLE_TILE and fails.pop():
-            raise torch.OutOfMemoryError("out of memory")
+    def sample(
+        self: Engine, bands: SubBands, part: Tile | Patchwork, layout: TileLayout, *rest: Any
+    ) -> Tensor:
+        if isinstance(part, Tile):
+            sizes.append(layout.tile_width)
+            # The part itself comes after the tiles that stand for the frame.
+            if part.width > SAMPLE_TILE and fails.pop():
+                raise torch.OutOfMemoryError("out of memory")
         return sample_part(self, bands, part, layout, *rest)
 
     monkeypatch.setattr(Engine, "sample_part", sample)

@@ -20,12 +20,15 @@ from ldmsid_core.cli_enhance import enhance_files
 from ldmsid_core.cli_enhance_options import EnhanceOptions
 from ldmsid_core.errors import ConfigError
 from ldmsid_core.hosts.engine import ready_engine
+from ldmsid_core.hosts.host import load_host
 from ldmsid_core.hosts.sampling import sample_latent
 from ldmsid_core.hosts.settings import SamplingSettings
 from ldmsid_core.hosts.tiled_sampling import tiled_prediction
+from ldmsid_core.model_files import EMBEDDED
 from ldmsid_core.output.writers import read_settings
 from ldmsid_core.taming.attach import attach_unet_taming
-from ldmsid_core.tiling import plan_tiles
+from ldmsid_core.taming.checkpoint import load_taming
+from ldmsid_core.tiling import TileLayout, plan_tiles
 from ldmsid_core.wavelet import SubBands, split_bands
 
 CPU = torch.device("cpu")
@@ -119,6 +122,43 @@ def test_one_tile_is_the_whole_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
+def test_tiles_a_call_change_nothing(tmp_path: Path, batch: int) -> None:
+    bands = random_bands(192, 320, batch=batch)
+    one = sample(tmp_path, bands, tile=128, overlap=32)
+    for several in (2, 16):
+        found = sample(tmp_path, bands, tile=128, overlap=32, tile_batch=several)
+        torch.testing.assert_close(found, one, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("start", [1.0, 0.6])
+def test_norms_see_the_frame(start: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a gradient, where tiles differ from one another, by the embedded model."""
+    slope = torch.linspace(-0.9, 0.9, 1536).expand(1, 4, 256, 1536)
+    generator = torch.Generator().manual_seed(0)
+    bands = split_bands(slope + 0.05 * torch.randn(slope.shape, generator=generator))
+    picture = slope[:, :3, ::8, ::8] / 2 + 0.5
+
+    def run(**tiles: int) -> torch.Tensor:
+        host, taming = load_host(EMBEDDED.host), load_taming(EMBEDDED.taming)
+        chosen = SamplingSettings(steps=2, start=start, **tiles)
+        with ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as e:
+            return e[0](bands, 3, picture)
+
+    whole = run(tile=1536)
+    shared = run(tile=512, overlap=128)
+    monkeypatch.setattr(TileLayout, "shares_norms", property(lambda _: False))
+    apart = run(tile=512, overlap=128)
+    near, far = ((found - whole).square().mean().sqrt() for found in (shared, apart))
+    assert near < 0.6 * far, (near, far)
+
+
+def test_who_shares_norms() -> None:
+    assert plan_tiles(64, 96, tile=64, overlap=16).shares_norms
+    assert not plan_tiles(64, 64, tile=64, overlap=16).shares_norms
+    assert not plan_tiles(64, 96, tile=64, overlap=16, window="released").shares_norms
+
+
+@pytest.mark.parametrize("batch", [1, 2])
 def test_tiles_of_a_frame_that_does_not_divide(tmp_path: Path, batch: int) -> None:
     bands = random_bands(192, 320, batch=batch)
     whole = sample(tmp_path, bands)
@@ -143,17 +183,20 @@ def test_an_interruption_between_tiles_leaves_the_host_usable(tmp_path: Path) ->
     handle = host.unet.register_forward_pre_hook(stop)
     with ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _):
         wanted = run(bands, 3)
-    tiles = len(calls) // 2
+    tiles = len(calls) // 2 - 1  # Beside two calls for the stand-in.
     assert tiles >= 3
     # In the middle of the second step.
-    limit = len(calls) + tiles + 2
+    limit = len(calls) + 2 + tiles + 2
     with (
         pytest.raises(KeyboardInterrupt),
         ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _),
     ):
         run(bands, 3)
     handle.remove()
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in host.unet.modules())
+    assert not any(
+        m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)
+        for m in host.unet.modules()
+    )
     with ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _):
         assert torch.equal(run(bands, 3), wanted)
 
@@ -161,8 +204,8 @@ def test_an_interruption_between_tiles_leaves_the_host_usable(tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own, of tracing
 def test_compiled_networks_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced as `--compile` does, but run by PyTorch: generating code takes a minute."""
-    bands = random_bands(128, 192)
-    wanted, traced = sample(tmp_path, bands), []
+    bands, tiles = random_bands(128, 192), {"tile": 64, "overlap": 32}
+    wanted, traced = [sample(tmp_path, bands, **way) for way in ({}, tiles)], []
     compiled = torch.compile
 
     def compile_eagerly(run: object) -> object:
@@ -170,8 +213,8 @@ def test_compiled_networks_give_the_same(tmp_path: Path, monkeypatch: pytest.Mon
         return compiled(run, backend="eager")
 
     monkeypatch.setattr(torch, "compile", compile_eagerly)
-    found = sample(tmp_path, bands, compile=True)
-    assert len(traced) == 1
+    found = [sample(tmp_path, bands, compile=True, **way) for way in ({}, tiles)]
+    assert len(traced) == 2
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..patchwork import spread
 from ..tiling import LATENT_PIXELS, Tile, TileLayout, merge_tiles, plan_tiles
 from ..wavelet import SubBands
 from .layers import Layers, Sides
@@ -50,16 +51,9 @@ def sample_tiles(height: int, width: int, *, positions: int = SAMPLE_POSITIONS) 
     columns = min(count // rows, most_columns)
     return [
         Tile(top, left, tall, wide, row, column)
-        for row, top in enumerate(_spread(height - tall, rows))
-        for column, left in enumerate(_spread(width - wide, columns))
+        for row, top in enumerate(spread(height - tall, rows))
+        for column, left in enumerate(spread(width - wide, columns))
     ]
-
-
-def _spread(room: int, count: int) -> list[int]:
-    """Even places; a single one lies in the middle."""
-    if count == 1:
-        return [room // 2]
-    return [round(i * room / (count - 1)) for i in range(count)]
 
 
 def statistics_tiles(height: int, width: int, layout: TileLayout) -> list[Tile]:

@@ -16,25 +16,28 @@ from ..decoding.modules import find_decoder
 from ..decoding.network import TamedDecoder
 from ..errors import NonFiniteError
 from ..finite import is_finite
-from ..frame_plan import Costs, Estimate, FramePlan, smaller_decode, smaller_layout
+from ..frame_norms import FrameNorms
+from ..frame_plan import Costs, FramePlan, smaller_decode, smaller_layout
 from ..memory import with_less_memory
+from ..patchwork import Patchwork, patchwork_of
 from ..pipeline import DecodeLatent, SampleLatent
 from ..sampling_grid import initial_noise
 from ..taming.attach import PredictNoise, attach_unet_taming
 from ..taming.checkpoint import Taming
 from ..taming.watch import first_non_finite
-from ..tiling import LATENT_PIXELS, Tile, TileLayout
+from ..tiling import Tile, TileLayout
 from ..wavelet import SubBands
 from .decoder_base import replaced_decoder
 from .encoding import encode_picture
 from .fit import check_fit
 from .graphed import GraphedPrediction
 from .host import Host
+from .in_words import decode_named, tiles_named
 from .planner import Planner
 from .precision import precise_output, upcast_attention
 from .sampling import Progress, sample_latent
 from .settings import SamplingSettings
-from .tiled_sampling import tiled_prediction
+from .tiled_sampling import numbered, tiled_prediction
 
 _DEFAULTS = SamplingSettings()
 
@@ -70,14 +73,6 @@ class Engine:
         """
         return self.planner.plan(height, width)
 
-    def estimate(self, height: int, width: int) -> Estimate:
-        """What a frame of so many latents takes; speed is measured on small pieces.
-
-        Raises:
-            ConfigError: If not even the smallest tiles fit in memory.
-        """
-        return self.planner.estimate(height, width)
-
     def sample(self, bands: SubBands, seed: int, picture: Tensor | None = None) -> Tensor:
         """The latent, as the tamed decoder takes it.
 
@@ -92,14 +87,15 @@ class Engine:
             NonFiniteError: If the UNet returns NaN or infinity.
         """
         batch, _, height, width = bands.structure_input.shape
-        noise = initial_noise((batch, self.channels, height, width), seed)
+        noise = initial_noise((batch, self.planner.channels, height, width), seed)
         frame = Tile(0, 0, height, width, 0, 0)
 
         def sampled(layout: TileLayout) -> Tensor:
-            return self.sample_part(bands, frame, layout, noise, seed, picture)
+            norms = self.frame_norms(bands, layout, noise, seed, picture)
+            return self.sample_part(bands, frame, layout, noise, seed, picture, norms)
 
         def one_a_call(layout: TileLayout) -> Tensor:
-            return with_less_memory(sampled, layout, smaller_layout, _tiles_named)
+            return with_less_memory(sampled, layout, smaller_layout, tiles_named)
 
         layout = self.plan(height, width).layout
         if layout.batch == 1:
@@ -107,32 +103,49 @@ class Engine:
         # Fewer tiles a call change nothing but the time, smaller ones the picture.
         return with_less_memory(
             lambda tiles: sampled(tiles) if tiles.batch > 1 else one_a_call(tiles),
-            layout, lambda tiles: replace(tiles, batch=1), _tiles_named,
+            layout, lambda tiles: replace(tiles, batch=1), tiles_named,
         )  # fmt: skip
 
-    @property
-    def channels(self) -> int:
-        """Of a latent."""
-        return self.planner.channels
+    def frame_norms(
+        self, bands: SubBands, layout: TileLayout, noise: Tensor, seed: int, picture: Tensor | None
+    ) -> FrameNorms | None:
+        """What the tiles of a frame are normalised by, from sampling a stand-in for it.
+
+        Args:
+            bands: Of the frame.
+            layout: Of the frame; in one piece, or cut as the released code cuts, needs nothing.
+            noise: As for `sample_part`.
+            seed: As for `sample_part`.
+            picture: As for `sample_part`.
+        """
+        if not layout.shares_norms:
+            return None
+        assert self.taming.unet is not None
+        norms, patches = FrameNorms(self.host.unet, self.taming.unet), patchwork_of(layout)
+        silent = replace(self, progress=None)
+        silent.sample_part(bands, patches, patches.layout(), noise, seed, picture, norms)
+        return norms
 
     def sample_part(
         self,
         bands: SubBands,
-        part: Tile,
+        part: Tile | Patchwork,
         layout: TileLayout,
         noise: Tensor,
         seed: int,
         picture: Tensor | None = None,
+        norms: FrameNorms | None = None,
     ) -> Tensor:
         """The latent of a part of a frame, as the tamed decoder takes it.
 
         Args:
             bands: Of the frame.
-            part: In latents.
+            part: In latents, or patches that stand for the frame.
             layout: Of the part.
             noise: Of the frame, `(B, C, h, w)` float32.
             seed: For samplers that add noise on the way.
             picture: As for `sample`, of the frame.
+            norms: Of the frame; patches measure them, tiles are normalised by them.
         """
         host, taming, settings = self.host, self.taming, self.settings
         assert taming.unet is not None
@@ -150,10 +163,15 @@ class Engine:
             return lambda x, t: predict(x, t, context, structure)
 
         slow = predictor(self.plain)  # hooks see its layers
+        measured = isinstance(part, Patchwork)
+        run = GraphedPrediction(self.plain) if measured else self.predict
+        fast = predictor(run)
+        if norms is not None:
+            fast = numbered(fast, norms.measured if measured else norms.applied)
 
         try:
             latent = sample_latent(
-                predictor(self.predict),
+                fast,
                 self.decoder.place(part.cut(noise)),
                 steps=settings.steps,
                 sampler=settings.sampler,
@@ -166,8 +184,8 @@ class Engine:
             )
         finally:
             # Before decoding, and before a second try where memory ran out.
-            if isinstance(self.predict, GraphedPrediction):
-                self.predict.release()
+            if isinstance(run, GraphedPrediction):
+                run.release()
         scaled = taming.header.decoder_latent_scale == "scaled"
         return latent if scaled else latent / host.header.latent_scale
 
@@ -177,7 +195,7 @@ class Engine:
         plan = self.plan(height, width)
         image = with_less_memory(
             lambda way: self._decode_all(latent, bands, *way),
-            (plan.decode, plan.decode_tile), self._smaller_decode, _decode_named,
+            (plan.decode, plan.decode_tile), self._smaller_decode, decode_named,
         )  # fmt: skip
         if not is_finite(image):
             assert self.taming.decoder is not None
@@ -208,17 +226,6 @@ class Engine:
             else:
                 pictures.append(self.decoder.bounded(one, own, tile))
         return joined(pictures)
-
-
-def _tiles_named(layout: TileLayout) -> str:
-    side = max(layout.tile_height, layout.tile_width) * LATENT_PIXELS
-    return f"tiles of {side} pixels{f', {layout.batch} a call' if layout.batch > 1 else ''}"
-
-
-def _decode_named(way: tuple[str, int]) -> str:
-    mode, tile = way
-    inside = "" if mode == "exact" else f" in tiles of {tile * LATENT_PIXELS} pixels"
-    return f"{mode} decode{inside}"
 
 
 @contextlib.contextmanager

@@ -21,9 +21,10 @@ from ..decoding.bounded import statistics_tiles
 from ..frame_plan import FramePlan, smaller_plan
 from ..memory import with_less_memory
 from ..sampling_grid import initial_noise
-from ..tiling import LATENT_PIXELS, Tile, plan_tiles
+from ..tiling import Tile, plan_tiles
 from ..wavelet import SubBands
 from .engine import Engine
+from .in_words import plan_named
 
 
 def enhance_region(
@@ -53,23 +54,17 @@ def enhance_region(
 
     def compute(plan: FramePlan) -> Tensor:
         layout, box = part_of_layout(plan.layout, part)
-        noise = initial_noise((1, engine.channels, height, width), seed)
+        noise = initial_noise((1, engine.planner.channels, height, width), seed)
         latent = torch.zeros(noise.shape)
+        norms = engine.frame_norms(bands, plan.layout, noise, seed, picture)
         for tile in tiles_outside(statistics_tiles(height, width, plan.decode_layout()), box):
             side = max(tile.height, tile.width)
             alone = plan_tiles(tile.height, tile.width, tile=side, overlap=0)
-            tile.cut(latent).copy_(engine.sample_part(bands, tile, alone, noise, seed, picture))
-        box.cut(latent).copy_(engine.sample_part(bands, box, layout, noise, seed, picture))
+            found = engine.sample_part(bands, tile, alone, noise, seed, picture, norms)
+            tile.cut(latent).copy_(found)
+        found = engine.sample_part(bands, box, layout, noise, seed, picture, norms)
+        box.cut(latent).copy_(found)
         image, place = engine.decoder.bounded_part(latent, bands, plan.decode_tile, part)
         return cut_to_crop(image, crop, place)
 
-    return with_less_memory(compute, plan, smaller_plan, _named)
-
-
-def _named(plan: FramePlan) -> str:
-    layout = plan.layout
-    side = max(layout.tile_height, layout.tile_width)
-    return (
-        f"tiles of {side * LATENT_PIXELS} pixels, {plan.decode_tile * LATENT_PIXELS} pixels in "
-        "decoding"
-    )
+    return with_less_memory(compute, plan, smaller_plan, plan_named)

@@ -107,17 +107,17 @@ def check_tiles_ask_for_less_memory(pack: Pack) -> None:
 
 
 def check_lack_of_memory_in_sampling_halves_the_tile(pack: Pack) -> None:
-    s = scene(pack)
-    halved = sample(pack, s, tile=64, overlap=32)["samples"]
+    s = wide_scene(pack)
+    halved = sample(pack, s, **TILES)["samples"]
     first = s.model.model.diffusion_model.input_blocks[0][0]
-    with told(pack) as texts, failing(first, 8) as widths:
-        found = sample(pack, s, tile=128, overlap=32)["samples"]
-    assert widths[0] == 16 and widths.count(16) == 1 and set(widths[1:]) == {8}
+    with told(pack) as texts, failing(first, 32) as widths:
+        found = sample(pack, s, tile=512, overlap=64)["samples"]
+    assert widths[0] == 64 and set(widths[1:]) == {32}
     assert torch.equal(found, halved) and nothing_hooked(s)
-    assert any("128 pixels" in text and "64 pixels" in text for text in texts), texts
+    assert any("512 pixels" in text and "256 pixels" in text for text in texts), texts
     with failing(first, 4):
-        raises(RuntimeError, lambda: sample(pack, s, tile=128, overlap=32), "memory")
-    assert torch.equal(sample(pack, s, tile=64, overlap=32)["samples"], halved)
+        raises(RuntimeError, lambda: sample(pack, s, tile=512, overlap=64), "memory")
+    assert torch.equal(sample(pack, s, **TILES)["samples"], halved)
 
 
 def check_lack_of_memory_in_decoding_bounds_it(pack: Pack) -> None:
@@ -139,10 +139,12 @@ def check_interrupt_between_tiles(pack: Pack) -> None:
     s = scene(pack)
     right = sample(pack, s, tile=64, overlap=32)["samples"]
     seen: list[int] = []
+    # After the four steps of the stand-in, and two tiles.
+    stop_at = 4 + 2
 
     def stop(*_: Any) -> None:
         seen.append(1)
-        if len(seen) == 3:
+        if len(seen) == stop_at:
             mm.interrupt_current_processing(True)
 
     handle = s.model.model.diffusion_model.input_blocks[0][0].register_forward_pre_hook(stop)
@@ -151,7 +153,7 @@ def check_interrupt_between_tiles(pack: Pack) -> None:
     finally:
         handle.remove()
         mm.interrupt_current_processing(False)
-    assert len(seen) == 3 and nothing_hooked(s)
+    assert len(seen) == stop_at and nothing_hooked(s)
     assert torch.equal(sample(pack, s, tile=64, overlap=32)["samples"], right)
 
 

@@ -151,8 +151,11 @@ def structure_of(s: Scene) -> torch.Tensor:
 
 
 def hook_count(module: torch.nn.Module) -> int:
-    """Forward hooks and pre-hooks left anywhere in a module."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
+    """Forward hooks, pre-hooks and replaced forward passes left anywhere in a module."""
+    return sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in vars(m))
+        for m in module.modules()
+    )
 
 
 def weights_checksum(module: torch.nn.Module) -> float:

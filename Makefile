@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python benchmarks/decode_sd21.py
 	$(BIN)/python benchmarks/work.py
 	$(BIN)/python benchmarks/seams.py --short
+	$(BIN)/python benchmarks/bounded.py --megapixels 12
 	$(BIN)/python benchmarks/steps.py --short
 	$(BIN)/python benchmarks/frame_sizes.py --short
 	$(BIN)/python benchmarks/released_quality.py --steps 10

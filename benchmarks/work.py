@@ -12,6 +12,7 @@ from synthetic_sd import Size, build_decoder_taming, build_unet, build_unet_tami
 from torch import Tensor, nn
 
 from ldmsid_core.hosts.precision import precise_output
+from ldmsid_core.patchwork import patchwork_of
 from ldmsid_core.taming.attach import attach_decoder_taming, attach_unet_taming
 from ldmsid_core.tiling import plan_tiles
 from ldmsid_core.wavelet import SubBands
@@ -97,15 +98,19 @@ def print_fit(networks: Networks, cost: CostModel) -> None:
 
 def print_recipes(networks: Networks, cost: CostModel) -> None:
     """The default recipe's work over the released one's."""
-    tiles = len(plan_tiles(*FRAME, tile=TILE, overlap=OVERLAP).tiles())
-    sampling = STEPS * tiles * cost.flops(TILE**2)
+    layout = plan_tiles(*FRAME, tile=TILE, overlap=OVERLAP)
+    # The patches that stand for the frame are sampled first, for the norms' statistics.
+    stand_in = patchwork_of(layout)
+    own = cost.flops(stand_in.height * stand_in.width)
+    sampling = STEPS * (len(layout.tiles()) * cost.flops(TILE**2) + own)
     decode = count_work(lambda: networks.decode(*FRAME))
     pieces = RELEASED_PIECES * RELEASED_TILES * RELEASED_STEPS * cost.flops(RELEASED_TILE**2)
     piece = count_work(lambda: networks.decode(RELEASED_PIECE, RELEASED_PIECE))
     ours, released = sampling + decode.flops, pieces + RELEASED_PIECES * piece.flops
     print(
-        f"ours: {sampling / 1e15:.4f} PFLOP sampling + {decode.flops / 1e15:.4f} decode, which "
-        f"peaks at {decode.peak_bytes / 1e9:.1f} GB"
+        f"ours: {sampling / 1e15:.4f} PFLOP sampling, {STEPS * own / 1e15:.4f} of it for the "
+        f"norms' statistics, + {decode.flops / 1e15:.4f} decode, which peaks at "
+        f"{decode.peak_bytes / 1e9:.1f} GB"
     )
     print(
         f"released: {pieces / 1e15:.3f} PFLOP sampling + "

@@ -85,6 +85,10 @@ class FrameNorms:
         self._norms = [_KnownNorm(m, weights) for m in found if isinstance(m, nn.GroupNorm)]
         self._kept: list[list[Tensor | None]] = []
 
+    def forget(self) -> None:
+        """Begin with another frame of as many rows."""
+        self._kept.clear()
+
     @contextmanager
     def measured(self, _number: int) -> Iterator[None]:
         """Normalise by, and keep, what the one evaluation inside the block measures.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmsid_core.frame_norms import FrameNorms
+from ldmsid_core.hosts.stand_in import StandIn
 from ldmsid_core.hosts.tiled_sampling import numbered, tiled_prediction
 from ldmsid_core.tiling import Tile, merge_tiles, plan_tiles
 
@@ -148,3 +149,17 @@ def test_evaluations_of_a_sampling_loop_are_counted(net: Pointwise) -> None:
     run = numbered(lambda x, t: tiled(x, t, empty[None, None], x), norms.applied)
     for x in frames:
         torch.testing.assert_close(run(x, empty), net(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_graph_serves_frames_of_one_batch_alone(net: Pointwise) -> None:
+    stand_in = StandIn(lambda x, *_: net(x), net)
+    stand_in.begin(1)
+    norms, predict = stand_in.norms, stand_in.predict
+    with norms.measured(0):
+        net(frame(1))
+    stand_in.begin(1)
+    assert stand_in.norms is norms and stand_in.predict is predict
+    with pytest.raises(IndexError), norms.applied(0):
+        pytest.fail("the frame before was not forgotten")
+    stand_in.begin(2)
+    assert stand_in.norms is not norms and stand_in.predict is not predict

@@ -130,6 +130,17 @@ def test_tiles_a_call_change_nothing(tmp_path: Path, batch: int) -> None:
         torch.testing.assert_close(found, one, atol=2e-4, rtol=1e-4)
 
 
+def test_one_engine_takes_frame_after_frame(tmp_path: Path) -> None:
+    frames = [random_bands(192, 320), random_bands(192, 320, batch=2), random_bands(128, 320)]
+    tiles = {"tile": 128, "overlap": 32}
+    wanted = [sample(tmp_path, bands, **tiles) for bands in frames]
+    host, taming = load_model(tmp_path)
+    chosen = SamplingSettings(steps=2, **tiles)
+    with ready_engine(host, taming, device=CPU, dtype=torch.float32, settings=chosen) as (run, _):
+        for place in (0, 1, 0, 2, 2, 1):
+            assert torch.equal(run(frames[place], 3), wanted[place])
+
+
 @pytest.mark.parametrize("start", [1.0, 0.6])
 def test_norms_see_the_frame(start: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a gradient, where tiles differ from one another, by the embedded model."""

@@ -37,6 +37,7 @@ from .planner import Planner
 from .precision import precise_output, upcast_attention
 from .sampling import Progress, sample_latent
 from .settings import SamplingSettings
+from .stand_in import StandIn
 from .tiled_sampling import numbered, tiled_prediction
 
 _DEFAULTS = SamplingSettings()
@@ -64,6 +65,7 @@ class Engine:
     plain: PredictNoise
     decoder: FrameDecoder
     planner: Planner
+    stand_in: StandIn
 
     def plan(self, height: int, width: int) -> FramePlan:
         """How a frame of so many latents is computed.
@@ -120,11 +122,10 @@ class Engine:
         """
         if not layout.shares_norms:
             return None
-        assert self.taming.unet is not None
-        norms, patches = FrameNorms(self.host.unet, self.taming.unet), patchwork_of(layout)
-        silent = replace(self, progress=None)
-        silent.sample_part(bands, patches, patches.layout(), noise, seed, picture, norms)
-        return norms
+        self.stand_in.begin(len(noise))
+        patches, silent = patchwork_of(layout), replace(self, progress=None)
+        silent.sample_part(bands, patches, patches.layout(), noise, seed, picture)
+        return self.stand_in.norms
 
     def sample_part(
         self,
@@ -145,7 +146,7 @@ class Engine:
             noise: Of the frame, `(B, C, h, w)` float32.
             seed: For samplers that add noise on the way.
             picture: As for `sample`, of the frame.
-            norms: Of the frame; patches measure them, tiles are normalised by them.
+            norms: Of the frame, which a tile is normalised by; patches measure them.
         """
         host, taming, settings = self.host, self.taming, self.settings
         assert taming.unet is not None
@@ -163,11 +164,12 @@ class Engine:
             return lambda x, t: predict(x, t, context, structure)
 
         slow = predictor(self.plain)  # hooks see its layers
-        measured = isinstance(part, Patchwork)
-        run = GraphedPrediction(self.plain) if measured else self.predict
-        fast = predictor(run)
-        if norms is not None:
-            fast = numbered(fast, norms.measured if measured else norms.applied)
+        if isinstance(part, Patchwork):
+            fast = numbered(predictor(self.stand_in.predict), self.stand_in.norms.measured)
+        else:
+            fast = predictor(self.predict)
+            if norms is not None:
+                fast = numbered(fast, norms.applied)
 
         try:
             latent = sample_latent(
@@ -184,8 +186,8 @@ class Engine:
             )
         finally:
             # Before decoding, and before a second try where memory ran out.
-            if isinstance(run, GraphedPrediction):
-                run.release()
+            if isinstance(self.predict, GraphedPrediction):
+                self.predict.release()
         scaled = taming.header.decoder_latent_scale == "scaled"
         return latent if scaled else latent / host.header.latent_scale
 
@@ -211,6 +213,7 @@ class Engine:
 
     def _smaller_decode(self, way: tuple[str, int]) -> tuple[str, int] | None:
         """What to try next, in the smallest strips."""
+        self.stand_in.release()
         self.decoder.strip = STRIP
         return smaller_decode(*way)
 
@@ -275,7 +278,8 @@ def attached_engine(
         assert prompt is not None
         placed = prompt.to(device, dtype)
         planner = Planner(predict, run, decoder, placed, channels, settings, costs)
-        yield Engine(host, taming, settings, progress, run, predict, decoder, planner)
+        stand_in = StandIn(predict, host.unet, unet_taming)
+        yield Engine(host, taming, settings, progress, run, predict, decoder, planner, stand_in)
 
 
 @contextlib.contextmanager

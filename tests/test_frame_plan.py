@@ -183,8 +183,11 @@ def test_an_estimate_by_hand() -> None:
 
     cheap = CostModel(0.0, 0.0, 0.0, 0.0, 0.0)
     costs = Costs(step, DecodeCost(cheap, cheap, 0))
-    only = estimate(FramePlan(layout, "exact", 96), costs, steps=5, free=10**9)
-    assert only.peak_bytes == round(1.5 * 2 * (5 + 3 * 256)) + 150_000_000
+    # The ten patches are more than two of the tiles, and less than three.
+    for batch, most in ((2, 5 + 3 * 640), (3, 3 * (5 + 3 * 256))):
+        plan = FramePlan(replace(layout, batch=batch), "exact", 96)
+        only = estimate(plan, costs, steps=5, free=10**9)
+        assert only.peak_bytes == round(1.5 * most) + 150_000_000
 
 
 def test_an_estimate_of_bounded_decoding_by_hand() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from .decoding.bounded import DEFAULT_TILE, SMALLEST_TILE, bounded_layout
 from .decoding.cost import DecodeCost
 from .errors import ConfigError
-from .patchwork import patchwork_of
+from .patchwork import SMALLEST_SAMPLED, patchwork_of
 from .tiling import LATENT_PIXELS, TileLayout, WindowName, plan_tiles
 from .work import CostModel, choose_tile, tiles_at_once
 
@@ -205,7 +205,8 @@ def plan_layout(
     if tile == 0:
         small = height * width <= SMALL_FRAME
         found = None if small else choose_tile(
-            height, width, overlap=overlap, cost=_margined(step(), batch or 1), free=free
+            height, width, overlap=overlap, cost=_margined(step(), batch or 1), free=free,
+            smallest=SMALLEST_SAMPLED,
         )  # fmt: skip
         tile = max(height, width) if found is None else found
     overlap = min(overlap, tile - 1)

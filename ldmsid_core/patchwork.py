@@ -19,6 +19,8 @@ from .tiling import TileLayout, plan_tiles
 PATCH = 8
 # 64 x 64 latents, what Stable Diffusion was trained at; less where tiles are smaller.
 _MOST, _LEAST = 64, 16
+# Side of the smallest tile that takes as much memory, in latents.
+SMALLEST_SAMPLED = 32
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,10 @@ class Patchwork:
         side = max(self.height, self.width)
         return plan_tiles(self.height, self.width, tile=side, overlap=0)
 
-    def cut(self, x: Tensor, *, scale: int = 1) -> Tensor:
-        """The patches of `(B, C, scale * H, scale * W)`, sewn together."""
-        size = scale * PATCH
-        strips = (x[..., scale * top : scale * top + size, :] for top in self.rows)
-        tall = torch.cat(list(strips), dim=-2)
-        parts = (tall[..., scale * left : scale * left + size] for left in self.columns)
-        return torch.cat(list(parts), dim=-1)
+    def cut(self, x: Tensor) -> Tensor:
+        """The patches of `(B, C, H, W)`, sewn together."""
+        tall = torch.cat([x[..., top : top + PATCH, :] for top in self.rows], dim=-2)
+        return torch.cat([tall[..., left : left + PATCH] for left in self.columns], dim=-1)
 
 
 def spread(room: int, count: int) -> tuple[int, ...]:

@@ -18,7 +18,6 @@ from ..ldmsid_core.decoding.bounded import DEFAULT_TILE, bounded_layout, statist
 from ..ldmsid_core.decoding.cost import DecodeCost, blank_bands
 from ..ldmsid_core.enlarged import encode_enlarged
 from ..ldmsid_core.errors import ConfigError
-from ..ldmsid_core.frame_norms import FrameNorms
 from ..ldmsid_core.frame_plan import (
     SMALL_FRAME,
     Costs,
@@ -30,6 +29,7 @@ from ..ldmsid_core.frame_plan import (
 from ..ldmsid_core.patchwork import Patchwork, patchwork_of
 from ..ldmsid_core.pipeline import RawBands
 from ..ldmsid_core.sampling_grid import initial_noise
+from ..ldmsid_core.shared_norms import SharedNorms
 from ..ldmsid_core.tiling import LATENT_PIXELS, Tile, TileLayout
 from ..ldmsid_core.wavelet import SubBands
 from ..ldmsid_core.work import CostModel, fit_cost, seconds_of
@@ -172,14 +172,14 @@ class FrameSampling:
             layout=layout, norms=norms,
         )  # fmt: skip
 
-    def _frame_norms(self, layout: TileLayout, noise: Tensor) -> FrameNorms | None:
-        """What tiles are normalised by; see `frame_norms`."""
+    def _shared_norms(self, layout: TileLayout, noise: Tensor) -> SharedNorms | None:
+        """What tiles are normalised by; see `shared_norms`."""
         if not layout.shares_norms:
             return None
         networks = [self.model.get_model_object("diffusion_model")]
         if self.strength != 0.0:
             networks.append(self.taming.need_unet().model)
-        norms = FrameNorms(*networks, weights=weights_of_norm)
+        norms = SharedNorms(*networks, weights=weights_of_norm)
         calls = NormedCalls(norms, measured=True)
         self._sample_piece((patchwork_of(layout),), None, noise, calls, shown=False)
         return norms
@@ -187,7 +187,7 @@ class FrameSampling:
     def _sample(self, layout: TileLayout) -> tuple[Tensor, bool]:
         batch = self.split.structure_input.shape[0]
         noise = initial_noise((batch, 4, *self.size), self.seed)
-        crop, norms = self.bands.region, self._frame_norms(layout, noise)
+        crop, norms = self.bands.region, self._shared_norms(layout, noise)
 
         def sampled(parts: tuple[Tile, ...], tiling: TileLayout | None) -> Tensor:
             calls = None if norms is None else NormedCalls(norms, measured=False)

@@ -34,7 +34,7 @@ ALLOWED = {
     "memory": {"errors"},
     "crop": {"errors", "tiling"},
     "patchwork": {"tiling"},
-    "frame_norms": set(),
+    "shared_norms": set(),
     "frame_plan": {"errors", "tiling", "work", "decoding", "patchwork"},
     "decoding": {
         "errors", "wavelet", "taming", "tiling", "crop", "work", "memory", "decoding", "patchwork",
@@ -46,7 +46,7 @@ ALLOWED = {
     "hosts": {
         "errors", "wavelet", "taming", "pipeline", "hosts", "safetensors_file", "sampling_grid",
         "weight_file", "tiling", "decoding", "memory", "work", "frame_plan", "crop",
-        "enlarged", "finite", "patchwork", "frame_norms",
+        "enlarged", "finite", "patchwork", "shared_norms",
     },
     "evaluation": {
         "errors", "finite", "output", "raw", "weight_file", "csv_table", "evaluation",

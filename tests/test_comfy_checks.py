@@ -32,7 +32,8 @@ pytestmark = pytest.mark.comfy
 CHECKS = Path(__file__).parent / "comfy_checks"
 MODULES = (
     "checks_memory", "checks_files", "checks_binding", "checks_guidance", "checks_packs",
-    "checks_decode", "checks_base", "checks_tiles", "checks_crop", "checks_released",
+    "checks_decode", "checks_base", "checks_tiles", "checks_norms", "checks_crop",
+    "checks_released",
 )  # fmt: skip
 # Gigabytes of weights: in a process of its own.
 FULL_MODULES = ("checks_released_full",)

@@ -24,6 +24,7 @@ from ldmsid_core.frame_plan import (
     with_margin,
     with_seconds,
 )
+from ldmsid_core.patchwork import patchwork_of
 from ldmsid_core.tiling import plan_tiles
 from ldmsid_core.work import CostModel, choose_tile
 
@@ -82,7 +83,7 @@ def test_an_overlap_wider_than_a_small_frame_is_cut() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("side", [24, 40, 64])
+@pytest.mark.parametrize("side", [32, 40, 64])
 def test_memory_limits_the_tile(side: int, batch: int) -> None:
     free = with_margin(batch * STEP.bytes(side * side)) + 2
     plan = planned(*FRAME, batch=batch, free=free, decode="exact")
@@ -135,8 +136,10 @@ def test_a_step_that_fits_nowhere_is_refused_with_both_numbers(batch: int) -> No
     named = re.search(r"at least (\d+) bytes", str(refused.value))
     assert named is not None
     needed = int(named.group(1))
-    assert needed == pytest.approx(with_margin(batch * STEP.bytes(24 * 24)), abs=2)
-    assert planned(*FRAME, free=needed, batch=batch, decode="exact").layout.tile == 24
+    # Below, the patches that stand for the frame would take more than a tile.
+    assert needed == pytest.approx(with_margin(batch * STEP.bytes(32 * 32)), abs=2)
+    layout = planned(*FRAME, free=needed, batch=batch, decode="exact").layout
+    assert layout.tile == patchwork_of(layout).height == patchwork_of(layout).width == 32
     with pytest.raises(ConfigError):
         planned(*FRAME, free=needed - 1, batch=batch, decode="exact")
 

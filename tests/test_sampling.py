@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,12 +90,22 @@ def test_nan_is_found_at_the_end_where_steps_are_not_checked() -> None:
         asked.append(int(timestep[0]))
         return "UNet: conv_in"
 
+    inside: list[float] = []
+
+    @contextmanager
+    def around(timestep: float) -> Iterator[None]:
+        inside.append(timestep)
+        before = len(called) + len(asked)
+        yield
+        assert len(called) + len(asked) > before
+
     with pytest.raises(NonFiniteError, match="timestep 499, first in UNet: conv_in;"):
         sample_latent(
-            predict, initial_noise((1, 4, 8, 8), 0), steps=4, check_steps=False, culprit=culprit
-        )
+            predict, initial_noise((1, 4, 8, 8), 0), steps=4, check_steps=False, culprit=culprit,
+            around=around,
+        )  # fmt: skip
     assert asked == [499]
-    assert called == [999, 749, 499, 249, 999, 749, 499]
+    assert called == inside == [999, 749, 499, 249, 999, 749, 499]
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)

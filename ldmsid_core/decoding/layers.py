@@ -208,9 +208,12 @@ def activate(x: Tensor, affine: Affine) -> Tensor:
 
 def normalise(x: Tensor, affine: Affine) -> Tensor:
     """A norm with known statistics: PyTorch's batch norm in evaluation mode."""
-    return functional.batch_norm(
-        x, affine.mean, affine.variance, affine.weight, affine.bias, training=False, eps=affine.eps
-    )
+    given = x.float() if x.device.type == "mps" else x  # Its batch norm takes no two dtypes.
+    found = functional.batch_norm(
+        given, affine.mean, affine.variance, affine.weight, affine.bias, training=False,
+        eps=affine.eps,
+    )  # fmt: skip
+    return found.to(x.dtype)
 
 
 def empty(

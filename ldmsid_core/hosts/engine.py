@@ -16,12 +16,12 @@ from ..decoding.modules import find_decoder
 from ..decoding.network import TamedDecoder
 from ..errors import NonFiniteError
 from ..finite import is_finite
-from ..frame_norms import FrameNorms
 from ..frame_plan import Costs, FramePlan, smaller_decode, smaller_layout
 from ..memory import with_less_memory
 from ..patchwork import Patchwork, patchwork_of
 from ..pipeline import DecodeLatent, SampleLatent
 from ..sampling_grid import initial_noise
+from ..shared_norms import SharedNorms
 from ..taming.attach import PredictNoise, attach_unet_taming
 from ..taming.checkpoint import Taming
 from ..taming.watch import first_non_finite
@@ -35,10 +35,10 @@ from .host import Host
 from .in_words import decode_named, tiles_named
 from .planner import Planner
 from .precision import precise_output, upcast_attention
-from .sampling import Progress, sample_latent
+from .sampling import Around, Progress, sample_latent
 from .settings import SamplingSettings
 from .stand_in import StandIn
-from .tiled_sampling import numbered, tiled_prediction
+from .tiled_sampling import tiled_prediction
 
 _DEFAULTS = SamplingSettings()
 
@@ -93,24 +93,24 @@ class Engine:
         frame = Tile(0, 0, height, width, 0, 0)
 
         def sampled(layout: TileLayout) -> Tensor:
-            norms = self.frame_norms(bands, layout, noise, seed, picture)
+            norms = self.shared_norms(bands, layout, noise, seed, picture)
             return self.sample_part(bands, frame, layout, noise, seed, picture, norms)
 
         def one_a_call(layout: TileLayout) -> Tensor:
-            return with_less_memory(sampled, layout, smaller_layout, tiles_named)
+            return with_less_memory(sampled, layout, less(smaller_layout), tiles_named)
 
-        layout = self.plan(height, width).layout
+        layout, less = self.plan(height, width).layout, self.stand_in.releasing
         if layout.batch == 1:
             return one_a_call(layout)
         # Fewer tiles a call change nothing but the time, smaller ones the picture.
         return with_less_memory(
             lambda tiles: sampled(tiles) if tiles.batch > 1 else one_a_call(tiles),
-            layout, lambda tiles: replace(tiles, batch=1), tiles_named,
+            layout, less(lambda tiles: replace(tiles, batch=1)), tiles_named,
         )  # fmt: skip
 
-    def frame_norms(
+    def shared_norms(
         self, bands: SubBands, layout: TileLayout, noise: Tensor, seed: int, picture: Tensor | None
-    ) -> FrameNorms | None:
+    ) -> SharedNorms | None:
         """What the tiles of a frame are normalised by, from sampling a stand-in for it.
 
         Args:
@@ -135,7 +135,7 @@ class Engine:
         noise: Tensor,
         seed: int,
         picture: Tensor | None = None,
-        norms: FrameNorms | None = None,
+        norms: SharedNorms | None = None,
     ) -> Tensor:
         """The latent of a part of a frame, as the tamed decoder takes it.
 
@@ -164,12 +164,10 @@ class Engine:
             return lambda x, t: predict(x, t, context, structure)
 
         slow = predictor(self.plain)  # hooks see its layers
+        fast = predictor(self.predict)
+        around: Around | None = None if norms is None else norms.applied
         if isinstance(part, Patchwork):
-            fast = numbered(predictor(self.stand_in.predict), self.stand_in.norms.measured)
-        else:
-            fast = predictor(self.predict)
-            if norms is not None:
-                fast = numbered(fast, norms.applied)
+            fast, around = predictor(self.stand_in.predict), self.stand_in.norms.measured
 
         try:
             latent = sample_latent(
@@ -183,9 +181,10 @@ class Engine:
                 start=settings.start,
                 progress=self.progress,
                 culprit=lambda x, t: first_non_finite(networks, lambda: slow(x, t)),
+                around=around,
             )
         finally:
-            # Before decoding, and before a second try where memory ran out.
+            # Before decoding or a second try, and as norms are others next time.
             if isinstance(self.predict, GraphedPrediction):
                 self.predict.release()
         scaled = taming.header.decoder_latent_scale == "scaled"
@@ -197,7 +196,8 @@ class Engine:
         plan = self.plan(height, width)
         image = with_less_memory(
             lambda way: self._decode_all(latent, bands, *way),
-            (plan.decode, plan.decode_tile), self._smaller_decode, decode_named,
+            (plan.decode, plan.decode_tile), self.stand_in.releasing(self._smaller_decode),
+            decode_named,
         )  # fmt: skip
         if not is_finite(image):
             assert self.taming.decoder is not None
@@ -213,7 +213,6 @@ class Engine:
 
     def _smaller_decode(self, way: tuple[str, int]) -> tuple[str, int] | None:
         """What to try next, in the smallest strips."""
-        self.stand_in.release()
         self.decoder.strip = STRIP
         return smaller_decode(*way)
 

@@ -56,7 +56,7 @@ def enhance_region(
         layout, box = part_of_layout(plan.layout, part)
         noise = initial_noise((1, engine.planner.channels, height, width), seed)
         latent = torch.zeros(noise.shape)
-        norms = engine.frame_norms(bands, plan.layout, noise, seed, picture)
+        norms = engine.shared_norms(bands, plan.layout, noise, seed, picture)
         for tile in tiles_outside(statistics_tiles(height, width, plan.decode_layout()), box):
             side = max(tile.height, tile.width)
             alone = plan_tiles(tile.height, tile.width, tile=side, overlap=0)
@@ -67,4 +67,5 @@ def enhance_region(
         image, place = engine.decoder.bounded_part(latent, bands, plan.decode_tile, part)
         return cut_to_crop(image, crop, place)
 
-    return with_less_memory(compute, plan, smaller_plan, plan_named)
+    smaller = engine.stand_in.releasing(smaller_plan)
+    return with_less_memory(compute, plan, smaller, plan_named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from .schedule import DEFAULT_SAMPLER, make_scheduler, set_steps
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
+Around = Callable[[float], AbstractContextManager[None]]
 _STOCHASTIC = ("ddpm-released",)
 
 
@@ -29,6 +31,7 @@ def sample_latent(
     progress: Progress | None = None,
     check_steps: bool | None = None,
     culprit: Callable[[Tensor, Tensor], str | None] | None = None,
+    around: Around | None = None,
 ) -> Tensor:
     """Denoise from pure noise, or from a noisy picture, to a latent.
 
@@ -46,6 +49,7 @@ def sample_latent(
             CPU and elsewhere only at the end.
         culprit: Asked after a result that is not finite, with what `predict` was given: the
             module that computed it, for the error.
+        around: Timestep -> what its evaluation runs inside of.
 
     Returns:
         Latent of the shape of `noise`, float32.
@@ -69,9 +73,11 @@ def sample_latent(
     for done, timestep in enumerate(scheduler.timesteps):
         seen = scheduler.scale_model_input(latent, timestep).to(noise.dtype)
         batch = on_device[done].expand(len(latent))
-        predicted = predict(seen, batch).float()
-        if check_each and not is_finite(predicted):
-            where = None if culprit is None else culprit(seen, batch)
+        with nullcontext() if around is None else around(float(timestep)):
+            predicted = predict(seen, batch).float()
+            broken = check_each and not is_finite(predicted)
+            where = culprit(seen, batch) if broken and culprit is not None else None
+        if broken:
             raise NonFiniteError(
                 f"The tamed UNet returned NaN or infinity at timestep {int(timestep)}"
                 f"{f', first in {where}' if where else ''}; use --dtype bf16 or fp32, and check "
@@ -85,5 +91,6 @@ def sample_latent(
         return sample_latent(
             predict, noise, steps=steps, sampler=sampler, prediction_type=prediction_type,
             seed=seed, begin=begin, start=start, check_steps=True, culprit=culprit,
+            around=around,
         )  # fmt: skip
     return latent

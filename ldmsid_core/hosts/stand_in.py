@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from torch import nn
 
-from ..frame_norms import FrameNorms
+from ..shared_norms import SharedNorms
 from ..taming.attach import PredictNoise
 from .graphed import GraphedPrediction
+
+_Size = TypeVar("_Size")
 
 
 class StandIn:
@@ -30,8 +35,23 @@ class StandIn:
 
     def release(self) -> None:
         """Let go of the graph and what it writes to."""
-        self.norms = FrameNorms(*self._networks)
+        self.norms = SharedNorms(*self._networks)
         self.predict = GraphedPrediction(self._plain)
+
+    def releasing(
+        self, smaller: Callable[[_Size], _Size | None]
+    ) -> Callable[[_Size], _Size | None]:
+        """What to try where memory ran out, after letting go of what is held here.
+
+        Args:
+            smaller: As for `with_less_memory`.
+        """
+
+        def freed(size: _Size) -> _Size | None:
+            self.release()
+            return smaller(size)
+
+        return freed
 
     def begin(self, batch: int) -> None:
         """A new frame.

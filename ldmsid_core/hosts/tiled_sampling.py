@@ -1,22 +1,17 @@
 """Joint denoising over tiles: in every step the prediction of a whole frame, tile by tile.
 
-All tiles share one latent, one noise field and one set of norm statistics (`frame_norms`), so no
+All tiles share one latent, one noise field and one set of norm statistics (`shared_norms`), so no
 tile has a look of its own; the structure encoder runs on each tile's part of the low band (the
 released implementation does the same).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from itertools import count
-
 import torch
 from torch import Tensor
 
 from ..taming.attach import PredictNoise
 from ..tiling import Tile, TileLayout, merge_tiles, stack_tiles
-from .sampling import Predict
 
 
 def tiled_prediction(predict: PredictNoise, layout: TileLayout) -> PredictNoise:
@@ -45,22 +40,6 @@ def tiled_prediction(predict: PredictNoise, layout: TileLayout) -> PredictNoise:
         return merge_tiles(layout, compute)
 
     return predict_frame
-
-
-def numbered(predict: Predict, around: Callable[[int], AbstractContextManager[None]]) -> Predict:
-    """A prediction that is run inside a context of its own each time.
-
-    Args:
-        predict: `(latent, timestep)` -> prediction.
-        around: Number of an evaluation, from 0 -> its context.
-    """
-    numbers = count()
-
-    def run(latent: Tensor, timestep: Tensor) -> Tensor:
-        with around(next(numbers)):
-            return predict(latent, timestep)
-
-    return run
 
 
 def _tiles_of(tiles: tuple[Tile, ...], x: Tensor) -> Tensor:

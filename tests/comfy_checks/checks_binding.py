@@ -10,7 +10,9 @@ from runner import Pack
 from scene import (
     apply,
     hook_count,
+    in_dtype,
     ksample,
+    little_loaded,
     memory_asked,
     raises,
     scene,
@@ -165,55 +167,27 @@ def check_latent_of_another_size_is_refused(pack: Pack) -> None:
 
 
 def check_low_memory_loading(pack: Pack) -> None:
-    import comfy.model_management as mm
-    from comfy.model_patcher import ModelPatcher
-
     s = scene(pack)
     bound, latent = apply(pack, s, with_lora(s.model))
     right = ksample(bound, latent, s.conditioning)
-    mm.unload_all_models()
-    load, low = ModelPatcher.load, []
-
-    def load_little(self: Any, device_to: Any = None, *args: Any, **kwargs: Any) -> Any:
-        kwargs |= {"lowvram_model_memory": 64, "full_load": False}
-        found = load(self, device_to, *args[1:], **kwargs)
-        low.append((type(self.model).__name__, bool(self.model.model_lowvram)))
-        return found
-
-    ModelPatcher.load = load_little  # type: ignore[method-assign]
-    try:
+    with little_loaded() as low:
         found = ksample(bound, latent, s.conditioning)
-    finally:
-        ModelPatcher.load = load  # type: ignore[method-assign]
-        mm.unload_all_models()
     assert ("UNetTaming", True) in low and ("BaseModel", True) in low, low
     # Patches are computed layer by layer instead of once: sums in another order.
     assert torch.allclose(found, right, atol=1e-3), float((found - right).abs().max())
 
 
 def check_dtypes(pack: Pack) -> None:
-    import comfy.model_base
-    import comfy.supported_models
-
     s = scene(pack)
     bound, latent = apply(pack, s)
     right = ksample(bound, latent, s.conditioning)
-    old = s.model.model
     for dtype, cast in (
         (torch.float16, torch.float32),
         (torch.float16, None),
         (torch.bfloat16, None),
         (torch.bfloat16, torch.float32),
     ):
-        config = comfy.supported_models.SD20({})
-        config.unet_config = {**old.model_config.unet_config, "dtype": None}
-        config.latent_format = old.latent_format
-        config.set_inference_dtype(dtype, cast)
-        model = comfy.model_base.BaseModel(config, model_type=old.model_type)
-        weights = {k: v.to(dtype) for k, v in old.diffusion_model.state_dict().items()}
-        model.diffusion_model.load_state_dict(weights)
-        patcher = pack.part("nodes.taming_model").as_patcher(model)
-        found = ksample(apply(pack, s, patcher)[0], latent, s.conditioning)
+        found = ksample(apply(pack, s, in_dtype(pack, s, dtype, cast))[0], latent, s.conditioning)
         assert found.isfinite().all()
         error = float((found - right).pow(2).mean().sqrt() / right.std())
         # bf16 has 8 bits, three steps long; fp16 and rounded weights alone change far less.

@@ -25,14 +25,16 @@ TILES = {"tile": 256, "overlap": 64}
 
 
 @contextmanager
-def failing(module: torch.nn.Module, widest: int, times: int = 1000) -> Iterator[list[int]]:
-    """A layer that runs out of memory on anything wider, so often; the widths it was given."""
+def failing(
+    module: torch.nn.Module, widest: int, times: int = 1000, *, after: int = 0
+) -> Iterator[list[int]]:
+    """A layer that runs out of memory on anything wider, so often, after some calls; the widths."""
     seen: list[int] = []
     failures: list[int] = []
 
     def fail(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append(inputs[0].shape[-1])
-        if seen[-1] > widest and len(failures) < times:
+        if seen[-1] > widest and after < len(seen) and len(failures) < times:
             failures.append(seen[-1])
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
@@ -113,11 +115,13 @@ def check_lack_of_memory_in_sampling_halves_the_tile(pack: Pack) -> None:
     s = wide_scene(pack)
     halved = sample(pack, s, **TILES)["samples"]
     first = s.model.model.diffusion_model.input_blocks[0][0]
-    with told(pack) as texts, failing(first, 32) as widths:
-        found = sample(pack, s, tile=512, overlap=64)["samples"]
-    assert widths[0] == 64 and set(widths[1:]) == {32}
-    assert torch.equal(found, halved) and nothing_hooked(s)
-    assert any("512 pixels" in text and "256 pixels" in text for text in texts), texts
+    # In the stand-in for the frame, and in the second of its tiles.
+    for passed in (0, 4 + 1):
+        with told(pack) as texts, failing(first, 32, after=passed) as widths:
+            found = sample(pack, s, tile=512, overlap=64)["samples"]
+        assert widths[: passed + 1] == [64] * (passed + 1) and set(widths[passed + 1 :]) == {32}
+        assert torch.equal(found, halved) and nothing_hooked(s)
+        assert any("512 pixels" in text and "256 pixels" in text for text in texts), texts
     with failing(first, 4):
         raises(RuntimeError, lambda: sample(pack, s, tile=512, overlap=64), "memory")
     assert torch.equal(sample(pack, s, **TILES)["samples"], halved)

@@ -181,3 +181,42 @@ def raises(kind: type[BaseException] | str, call: Any, *words: str) -> None:
         assert not missing, f"{missing} not in: {error}"
     else:
         raise AssertionError(f"expected {kind}, but nothing failed")
+
+
+@contextmanager
+def little_loaded() -> Iterator[list[tuple[str, bool]]]:
+    """As where memory is short: weights stay off the device; which model was loaded so."""
+    import comfy.model_management as mm
+    from comfy.model_patcher import ModelPatcher
+
+    mm.unload_all_models()
+    load, low = ModelPatcher.load, []
+
+    def load_little(self: Any, device_to: Any = None, *args: Any, **kwargs: Any) -> Any:
+        kwargs |= {"lowvram_model_memory": 64, "full_load": False}
+        found = load(self, device_to, *args[1:], **kwargs)
+        low.append((type(self.model).__name__, bool(self.model.model_lowvram)))
+        return found
+
+    ModelPatcher.load = load_little  # type: ignore[method-assign]
+    try:
+        yield low
+    finally:
+        ModelPatcher.load = load  # type: ignore[method-assign]
+        mm.unload_all_models()
+
+
+def in_dtype(pack: Pack, s: Scene, dtype: torch.dtype, cast: torch.dtype | None) -> Any:
+    """The scene's model with weights of a dtype, computing in another where one is given."""
+    import comfy.model_base
+    import comfy.supported_models
+
+    old = s.model.model
+    config = comfy.supported_models.SD20({})
+    config.unet_config = {**old.model_config.unet_config, "dtype": None}
+    config.latent_format = old.latent_format
+    config.set_inference_dtype(dtype, cast)
+    model = comfy.model_base.BaseModel(config, model_type=old.model_type)
+    weights = {k: v.to(dtype) for k, v in old.diffusion_model.state_dict().items()}
+    model.diffusion_model.load_state_dict(weights)
+    return pack.part("nodes.taming_model").as_patcher(model)

@@ -2,7 +2,7 @@
 
 Left alone, a norm gives every tile the same mean and variance, whatever it shows, and colours that
 differ over the frame come out too much alike. So a small stand-in for the frame (`patchwork`) is
-sampled first; what each norm measured in each evaluation is kept, and the tiles are normalised with
+sampled first; what each norm measured at each timestep is kept, and the tiles are normalised with
 that. All tiles, in any order and number a call, and a part of the frame alone get the same.
 """
 
@@ -52,7 +52,7 @@ class _KnownNorm:
         return self.normalise(x)
 
     def statistics(self) -> Tensor | None:
-        """A copy of what was measured, `(2, rows * C)`; None where the norm was not used."""
+        """A copy of what was measured last, `(2, rows * C)`; None where the norm is never used."""
         return None if self._values is None else self._values[:2].clone()
 
     def take(self, statistics: Tensor) -> None:
@@ -65,14 +65,16 @@ class _KnownNorm:
         assert self._values is not None
         mean, variance, weight, bias = self._values
         joined = x.reshape(len(x) // self.rows, self.rows * x.shape[1], *x.shape[2:])
+        if x.device.type == "mps":  # Its batch norm takes no two dtypes.
+            joined = joined.float()
         found = functional.batch_norm(
             joined, mean, variance, weight, bias, training=False, eps=self.norm.eps
         )
-        return found.reshape(x.shape)
+        return found.reshape(x.shape).to(x.dtype)
 
 
-class FrameNorms:
-    """What the group norms of some networks measured on a stand-in, evaluation by evaluation."""
+class SharedNorms:
+    """What the group norms of some networks measured on a stand-in, timestep by timestep."""
 
     def __init__(self, *networks: nn.Module, weights: NormWeights = own_weights) -> None:
         """Find the norms.
@@ -83,33 +85,34 @@ class FrameNorms:
         """
         found = (module for network in networks for module in network.modules())
         self._norms = [_KnownNorm(m, weights) for m in found if isinstance(m, nn.GroupNorm)]
-        self._kept: list[list[Tensor | None]] = []
+        self._kept: dict[float, list[Tensor | None]] = {}
 
     def forget(self) -> None:
         """Begin with another frame of as many rows."""
         self._kept.clear()
 
     @contextmanager
-    def measured(self, _number: int) -> Iterator[None]:
+    def measured(self, timestep: float) -> Iterator[None]:
         """Normalise by, and keep, what the one evaluation inside the block measures.
 
         Args:
-            _number: Of the evaluation; they come in order.
+            timestep: Of the evaluation; of several at the same one the last counts.
         """
         with _forwarded([(known.norm, known.measure) for known in self._norms]):
             yield
-        self._kept.append([known.statistics() for known in self._norms])
+        self._kept[timestep] = [known.statistics() for known in self._norms]
 
     @contextmanager
-    def applied(self, number: int) -> Iterator[None]:
+    def applied(self, timestep: float) -> Iterator[None]:
         """Normalise by what an evaluation measured.
 
         Args:
-            number: Of the evaluation, from 0; more than were measured get the last.
+            timestep: Of the evaluation inside the block. Where a sampler chooses its timesteps by
+                what it sees, or calls are skipped, the nearest that was measured counts.
         """
+        nearest = min(self._kept, key=lambda kept: abs(kept - timestep))
         used = []
-        for known, statistics in zip(self._norms, self._kept[min(number, len(self._kept) - 1)],
-                                     strict=True):  # fmt: skip
+        for known, statistics in zip(self._norms, self._kept[nearest], strict=True):
             if statistics is not None:
                 known.take(statistics)
                 used.append((known.norm, known.normalise))

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldmsid_core.frame_norms import FrameNorms
+from ldmsid_core.hosts.sampling import sample_latent
 from ldmsid_core.hosts.stand_in import StandIn
-from ldmsid_core.hosts.tiled_sampling import numbered, tiled_prediction
+from ldmsid_core.hosts.tiled_sampling import tiled_prediction
+from ldmsid_core.shared_norms import SharedNorms
 from ldmsid_core.tiling import Tile, merge_tiles, plan_tiles
 
 
@@ -57,10 +58,10 @@ def in_tiles(net: nn.Module, x: Tensor, *, batch: int) -> Tensor:
     return merge_tiles(layout, compute)
 
 
-def measured(net: nn.Module, *frames: Tensor) -> FrameNorms:
-    norms = FrameNorms(net)
-    for number, x in enumerate(frames):
-        with norms.measured(number):
+def measured(net: nn.Module, *frames: Tensor) -> SharedNorms:
+    norms = SharedNorms(net)
+    for timestep, x in enumerate(frames):
+        with norms.measured(timestep):
             net(x)
     return norms
 
@@ -70,7 +71,7 @@ def measured(net: nn.Module, *frames: Tensor) -> FrameNorms:
 def test_tiles_get_what_the_frame_gets(net: Pointwise, rows: int, batch: int) -> None:
     x = frame(rows)
     whole = net(x)
-    norms = FrameNorms(net)
+    norms = SharedNorms(net)
     with norms.measured(0):
         torch.testing.assert_close(net(x), whole, atol=1e-5, rtol=1e-5)
     with norms.applied(0):
@@ -79,15 +80,17 @@ def test_tiles_get_what_the_frame_gets(net: Pointwise, rows: int, batch: int) ->
     assert (in_tiles(net, x, batch=batch) - whole).abs().max() > 0.3, "norms made no difference"
 
 
-def test_every_evaluation_has_its_own(net: Pointwise) -> None:
+def test_every_timestep_has_its_own(net: Pointwise) -> None:
     frames = [frame(1, seed=seed) * (seed + 1) for seed in range(3)]
     norms = measured(net, *frames)
-    for number, x in enumerate(frames):
-        with norms.applied(number):
+    for timestep, x in enumerate(frames):
+        with norms.applied(timestep):
             torch.testing.assert_close(net(x), net_alone(net, x), atol=1e-5, rtol=1e-5)
-    # A sampler that asks more often than it did for the stand-in goes on with the last.
-    with norms.applied(7):
-        torch.testing.assert_close(net(frames[2]), net_alone(net, frames[2]), atol=1e-5, rtol=1e-5)
+    # Samplers that choose their own timesteps get the nearest.
+    for timestep, place in ((7.5, 2), (1.4, 1), (-3.0, 0)):
+        with norms.applied(timestep):
+            wanted = net_alone(net, frames[place])
+            torch.testing.assert_close(net(frames[place]), wanted, atol=1e-5, rtol=1e-5)
     with norms.applied(0):
         assert (net(frames[2]) - net_alone(net, frames[2])).abs().max() > 0.1
 
@@ -117,7 +120,7 @@ def test_modules_are_left_as_they_were(net: Pointwise) -> None:
 
     vars(net.second)["forward"] = own
     norms = measured(net, frame(1))
-    places: tuple[Callable[[int], Any], ...] = (norms.measured, norms.applied)
+    places: tuple[Callable[[float], Any], ...] = (norms.measured, norms.applied)
     for place in places:
         with pytest.raises(KeyboardInterrupt), place(0):
             assert "forward" in vars(net.first) and vars(net.second)["forward"] is not own
@@ -135,20 +138,21 @@ def test_a_norm_that_the_stand_in_did_not_use_is_left_alone(net: Pointwise) -> N
         assert torch.equal(net.idle(x), nn.GroupNorm.forward(net.idle, x))
 
 
-def test_evaluations_of_a_sampling_loop_are_counted(net: Pointwise) -> None:
-    frames = [frame(1, seed=seed) * (seed + 1) for seed in range(3)]
-    norms = measured(net, *frames)
+def test_tiles_of_a_sampling_loop_get_those_of_their_timestep(net: Pointwise) -> None:
+    noise = torch.randn(1, 4, 24, 40, generator=torch.Generator().manual_seed(0)) * frame(1).abs()
     layout = plan_tiles(24, 40, tile=16, overlap=4)
-    empty = torch.zeros(1)
+    norms, empty = SharedNorms(net), torch.zeros(1)
+    whole = sample_latent(lambda x, _: net(x), noise, steps=4, around=norms.measured)
+    tiled = tiled_prediction(lambda x, *_: net(x), layout)
 
-    def of_tiles(x: Tensor, _t: Tensor, _context: Tensor, _structure: Tensor) -> Tensor:
-        found: Tensor = net(x)
-        return found
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        return tiled(x, t, empty[None, None], x)
 
-    tiled = tiled_prediction(of_tiles, layout)
-    run = numbered(lambda x, t: tiled(x, t, empty[None, None], x), norms.applied)
-    for x in frames:
-        torch.testing.assert_close(run(x, empty), net(x), atol=1e-5, rtol=1e-5)
+    found = sample_latent(predict, noise, steps=4, around=norms.applied)
+    # As where tiles are pointwise: rounding grows some 15 times from timestep 999.
+    torch.testing.assert_close(found, whole, atol=2e-4, rtol=1e-4)
+    apart = sample_latent(predict, noise, steps=4)
+    assert (apart - whole).abs().max() > 0.1
 
 
 def test_a_graph_serves_frames_of_one_batch_alone(net: Pointwise) -> None:
@@ -159,7 +163,7 @@ def test_a_graph_serves_frames_of_one_batch_alone(net: Pointwise) -> None:
         net(frame(1))
     stand_in.begin(1)
     assert stand_in.norms is norms and stand_in.predict is predict
-    with pytest.raises(IndexError), norms.applied(0):
+    with pytest.raises(ValueError, match="empty"), norms.applied(0):
         pytest.fail("the frame before was not forgotten")
     stand_in.begin(2)
     assert stand_in.norms is not norms and stand_in.predict is not predict

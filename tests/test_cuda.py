@@ -96,6 +96,18 @@ def test_tiles_and_bounded_decoding_are_those_of_the_cpu() -> None:
     assert decibels(one_a_call, wanted) > 50.0
 
 
+def test_one_graph_measures_the_norms_of_frame_after_frame() -> None:
+    frames, tiles = [bands_of(512), bands_of(448)], {"tile": 256, "overlap": 64, "steps": 2}
+    wanted = []
+    for bands in frames:
+        with engine_of(CUDA, torch.float32, **tiles) as engine:
+            wanted.append(engine.sample(bands, 0))
+    with engine_of(CUDA, torch.float32, **tiles) as engine:
+        for place in (0, 1, 0, 0):
+            found = engine.sample(frames[place], 0)
+            torch.testing.assert_close(found, wanted[place], atol=1e-3, rtol=1e-3)
+
+
 def test_a_gpu_takes_several_tiles_a_call() -> None:
     with engine_of(CUDA, torch.bfloat16, tile=256, overlap=64) as engine:
         layout = engine.plan(128, 128).layout

@@ -52,6 +52,7 @@ bench: setup
 	$(BIN)/python benchmarks/released_quality.py --steps 10
 	$(BIN)/python benchmarks/data_loading.py --short
 	$(BIN)/python benchmarks/training_step.py --short
+	$(BIN)/python benchmarks/training_memory.py --short --latent 32
 	$(BIN)/python benchmarks/training_cost.py
 	$(BIN)/python benchmarks/gpu.py
 

@@ -18,7 +18,10 @@ from pathlib import Path
 import torch
 from synthetic_sd import Size, build_decoder_taming, build_unet, build_unet_taming, build_vae
 from torch import Tensor, nn
+from torch.nn import functional
 
+from ldmsid_core.decoding.layers import strip_on
+from ldmsid_core.decoding.wide_attention import attend_in_strips
 from ldmsid_core.hosts.engine import Engine, attached_engine
 from ldmsid_core.hosts.graphed import GraphedPrediction
 from ldmsid_core.hosts.host import Host, HostHeader
@@ -157,6 +160,22 @@ def measure_step(model: tuple[Host, Taming], rows: Rows, side: int, **settings: 
     rows.update({f"step {side} {name}": value for name, value in found.items()})
 
 
+def measure_attention(rows: Rows) -> None:
+    """The decoder's attention over a frame: PyTorch's own kernel, and through scores."""
+    positions = PLANES[0] * PLANES[1] // 64
+    qkv = [torch.randn(1, 1, positions, 512, device=CUDA, dtype=torch.bfloat16) for _ in range(3)]
+    strip = strip_on(CUDA, torch.bfloat16)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "kernel": lambda: functional.scaled_dot_product_attention(*qkv),
+        "scores": lambda: attend_in_strips(*qkv, strip=strip),
+    }
+    with torch.inference_mode():
+        found = {name: seconds(way) for name, way in ways.items()}
+    times = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in found.items())
+    print(f"the decoder's attention over {positions} latents: {times}", flush=True)
+    rows.update({f"attention {name}": value for name, value in found.items()})
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -172,6 +191,7 @@ def main() -> None:
     name = torch.cuda.get_device_name()
     print(f"{name}, PyTorch {torch.__version__}: {rate / 1e12:.0f} TFLOP/s in bf16", flush=True)
     rows: Rows = {"matrix rate": rate}
+    measure_attention(rows)
     model = full_model()
     for settings in ({}, {"steps": 4}, {"steps": 4, "tile_batch": 1}, {"steps": 4, "tile": 2176}):
         measure_frame(model, rate, rows, **settings)

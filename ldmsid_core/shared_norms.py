@@ -43,12 +43,13 @@ class _KnownNorm:
         if self._values is None or rows != self.rows:
             self._values = torch.empty(4, rows * channels, device=x.device)
             self.rows = rows
-        grouped = x.float().reshape(rows, self.norm.num_groups, -1)
-        variance, mean = torch.var_mean(grouped, dim=2, correction=0)
-        for place, found in zip(self._values, (mean, variance), strict=False):
-            place.copy_(found.repeat_interleave(channels // self.norm.num_groups, dim=1).flatten())
-        for place, weight in zip(self._values[2:], self._weights(self.norm, x.device), strict=True):
-            place.copy_(weight.repeat(rows))
+        grouped = x.float().reshape(rows, self.norm.num_groups, -1, *x.shape[2:])
+        inside = tuple(range(2, grouped.dim()))
+        variance, mean = torch.var_mean(grouped, dim=inside, correction=0)
+        by_group = self._values[:2].view(2, *mean.shape, -1)
+        by_group.copy_(torch.stack((mean, variance))[..., None])
+        weights = torch.stack(self._weights(self.norm, x.device))
+        self._values[2:].view(2, rows, channels).copy_(weights[:, None])
         return self.normalise(x)
 
     def statistics(self) -> Tensor | None:

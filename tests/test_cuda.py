@@ -13,10 +13,12 @@ import torch
 from helpers.training_configs import taming_values
 from helpers.training_runs import losses_in
 from torch import Tensor
+from torch.nn import functional
 
 from ldmsid_core.cli_evaluate import simulated_raw
 from ldmsid_core.cli_synth import dark_counts
 from ldmsid_core.decoding.norms import moments
+from ldmsid_core.decoding.wide_attention import attend, attend_in_strips, has_wide_products
 from ldmsid_core.hosts.engine import Engine, attached_engine
 from ldmsid_core.hosts.graphed import GraphedPrediction
 from ldmsid_core.hosts.host import load_host
@@ -106,6 +108,22 @@ def test_one_graph_measures_the_norms_of_frame_after_frame() -> None:
         for place in (0, 1, 0, 0):
             found = engine.sample(frames[place], 0)
             torch.testing.assert_close(found, wanted[place], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_through_scores_is_attention(dtype: torch.dtype, biased: bool) -> None:
+    made = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 1, 3000, 512, generator=made) for _ in range(3))
+    bias = torch.linspace(-2.0, 2.0, 3000) if biased else None
+    mask = None if bias is None else bias.expand(1, 1, 3000, -1)
+    wanted = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    given = [x.to(CUDA, dtype) for x in (query, key, value)]
+    assert has_wide_products(given[0].device, dtype)
+    own = None if bias is None else bias.to(CUDA)
+    found = attend_in_strips(*given, bias=own, strip=1 << 22)
+    assert (found.cpu().float() - wanted).abs().max() < 0.01
+    assert torch.equal(attend(*given, bias=own, strip=1 << 22), found)
 
 
 def test_a_gpu_takes_several_tiles_a_call() -> None:

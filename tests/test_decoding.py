@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ldmsid_core.decoding.bands import HalfCache
+from ldmsid_core.decoding.cost import decode_cost
 from ldmsid_core.decoding.layers import STRIP, strip_within
 from ldmsid_core.decoding.modules import find_decoder
 from ldmsid_core.errors import HostMismatchError
@@ -257,4 +258,13 @@ def test_golden_pipeline() -> None:
 
 def test_strips_suit_the_device() -> None:
     assert frame_decoder(*build_decoder()).strip == STRIP
-    assert strip_within(10**11, torch.bfloat16) > STRIP == strip_within(10**9, torch.bfloat16)
+    sizes = [strip_within(free, torch.bfloat16) for free in (10**9, 6 * 10**9, 2 * 10**10, 10**11)]
+    assert sizes == [STRIP, 1 << 26, 1 << 28, 1 << 29]
+    assert strip_within(2 * 10**10, torch.float32) == 1 << 27
+
+
+def test_large_strips_cost_a_small_frame_no_more_than_its_layers(model: Model) -> None:
+    strips = [STRIP, 64 * STRIP]
+    costs = [decode_cost(frame_decoder(*model, strip=strip)) for strip in strips]
+    whole = [[cost.whole.bytes(positions) for cost in costs] for positions in (64, 1 << 24)]
+    assert whole[0][0] == whole[0][1] and whole[1][0] < whole[1][1]

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..tiling import Tile
 from .layers import Affine, Layers, normalise
 from .modules import Attention
+from .wide_attention import attend
 
 # Blocks, and how much is seen as a whole at each side of one.
 _BLOCK, _BESIDE = 64, 16
@@ -68,7 +68,8 @@ def self_attention(pieces: list[Tensor], attention: Attention, layers: Layers) -
         for top in range(0, height, block):
             for left in range(0, width, block):
                 inner = Tile(top, left, min(block, height - top), min(block, width - left), 0, 0)
-                inner.cut(out).copy_(_attended(x, inner, far, attention, norm))
+                added = _attended(x, inner, far, attention, norm, layers.strip)
+                inner.cut(out).copy_(added)
                 layers.report(inner.height * inner.width / (height * width))
         found.append(out)
     return found
@@ -105,7 +106,7 @@ def _attention_drawn(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _attended(
-    x: Tensor, inner: Tile, far: _Far | None, attention: Attention, norm: Affine
+    x: Tensor, inner: Tile, far: _Far | None, attention: Attention, norm: Affine, strip: int
 ) -> Tensor:
     """A block of a piece plus its attention."""
     beside = 0 if far is None else _BESIDE
@@ -117,13 +118,12 @@ def _attended(
     own = near[..., inner.top - top :, inner.left - left :][..., : inner.height, : inner.width]
     query = _tokens(own, attention.query)
     key, value = (_tokens(near, part) for part in (attention.key, attention.value))
-    mask = None
+    bias = None
     if far is not None:
         weights = far.weights(window)
-        mask = torch.cat([weights.new_zeros(key.shape[2]), weights]).to(query.dtype)
-        mask = mask[None, None, None].expand(1, 1, query.shape[2], -1)
+        bias = torch.cat([weights.new_zeros(key.shape[2]), weights])
         key, value = torch.cat([key, far.key], dim=2), torch.cat([value, far.value], dim=2)
-    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)[:, 0]
+    mixed = attend(query, key, value, bias=bias, strip=strip)[:, 0]
     before = inner.cut(x)
     if isinstance(attention.out, nn.Linear):
         added = attention.out(mixed).transpose(1, 2).reshape(before.shape)

@@ -24,8 +24,9 @@ from .norms import Moments, Norms
 STRIP = 1 << 23
 # How many tensors of a strip are alive at once.
 STRIP_TENSORS = 4
-# On a GPU each strip also waits for its kernels to start; the larger ones may take an eighth.
-_STRIP_ON_GPU, _STRIP_SHARE = 1 << 26, 8
+# On a GPU each strip also waits for its kernels to start, and a layer in one strip is not copied;
+# larger ones, up to a frame of 12 MP in one, may take an eighth of the memory.
+_STRIPS_ON_GPU, _STRIP_SHARE = (1 << 29, 1 << 28, 1 << 27, 1 << 26), 8
 WeightsOf = Callable[[nn.Module], tuple[Tensor, Tensor]]
 # Rows a to b of a layer's input, `(1, C, b - a, w)`.
 Rows = Callable[[int, int], Tensor]
@@ -106,17 +107,22 @@ class Layers:
             self.report((bottom - top) / height)
 
     def fill(self, out: Tensor, compute: Rows, channels: int = 0) -> Tensor:
-        """Overwrite a tensor strip by strip with a layer's result.
+        """A layer's result, written over a tensor strip by strip; a single strip is not copied.
 
         Args:
-            out: To be written, `(1, C, h, w)`.
+            out: `(1, C, h, w)`; not to be read any more.
             compute: Gives rows of the result; reads of `out` no others.
             channels: Of the layer's input, where these are more.
         """
         height, width = out.shape[-2:]
+        found = out
         for top, bottom in self.strips(height, width, max(channels, out.shape[1])):
-            out[:, :, top:bottom] = compute(top, bottom)
-        return out
+            rows = compute(top, bottom)
+            if bottom - top == height:
+                found = rows
+            else:
+                out[:, :, top:bottom] = rows
+        return found
 
     def make(self, like: Tensor, channels: int, compute: Rows, *, scale: int = 1) -> Tensor:
         """A layer's result, `(1, channels, h, w)`, computed strip by strip.
@@ -167,8 +173,8 @@ def strip_on(device: torch.device, dtype: torch.dtype) -> int:
 
 def strip_within(free: int, dtype: torch.dtype) -> int:
     """Numbers of a strip on a GPU with so many bytes free."""
-    taken = STRIP_TENSORS * _STRIP_ON_GPU * dtype.itemsize
-    return _STRIP_ON_GPU if _STRIP_SHARE * taken <= free else STRIP
+    each = _STRIP_SHARE * STRIP_TENSORS * dtype.itemsize
+    return next((strip for strip in _STRIPS_ON_GPU if each * strip <= free), STRIP)
 
 
 def convolve(

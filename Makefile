@@ -47,6 +47,7 @@ bench: setup
 	$(BIN)/python benchmarks/work.py
 	$(BIN)/python benchmarks/seams.py --short
 	$(BIN)/python benchmarks/bounded.py --megapixels 12
+	$(BIN)/python benchmarks/crops.py --short
 	$(BIN)/python benchmarks/steps.py --short
 	$(BIN)/python benchmarks/frame_sizes.py --short
 	$(BIN)/python benchmarks/released_quality.py --steps 10

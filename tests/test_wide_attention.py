@@ -61,8 +61,9 @@ def test_only_wide_heads_in_half_precision_take_scores(monkeypatch: pytest.Monke
     monkeypatch.setattr(wide_attention, "_wide_product", lambda a, b: a.float() @ b.float())
     attend(*inputs(), strip=1 << 20)
     attend(*(x[..., :256] for x in inputs(torch.bfloat16)), strip=1 << 20)
+    attend(*inputs(torch.bfloat16), strip=2 * KEYS * 255)
     assert not taken
-    attend(*inputs(torch.bfloat16), strip=1 << 20)
+    attend(*inputs(torch.bfloat16), strip=2 * KEYS * 256)
     assert taken == [(1, 1, QUERIES, WIDTH)]
 
 

@@ -17,6 +17,8 @@ from torch.nn import functional
 _FAST_WIDTH = 256
 # Of a strip's numbers in half precision, those that one score takes: it is float32.
 _PER_SCORE = 2
+# Queries of a strip that keep a GPU busy.
+_LEAST_ROWS = 256
 
 
 def attend(
@@ -35,7 +37,8 @@ def attend(
         `(1, 1, Q, C)`.
     """
     half = query.dtype in (torch.float16, torch.bfloat16)
-    if half and query.shape[-1] > _FAST_WIDTH and has_wide_products(query.device, query.dtype):
+    gains = half and query.shape[-1] > _FAST_WIDTH and _rows(key, strip) >= _LEAST_ROWS
+    if gains and has_wide_products(query.device, query.dtype):
         return attend_in_strips(query, key, value, bias=bias, strip=strip)
     mask = None
     if bias is not None:
@@ -48,8 +51,7 @@ def attend_in_strips(
 ) -> Tensor:
     """As `attend`, through matrices of scores."""
     (queries, keys, values), scale = (x[0, 0] for x in (query, key, value)), query.shape[-1] ** -0.5
-    rows = max(1, strip // (_PER_SCORE * len(keys)))
-    out = torch.empty_like(queries)
+    rows, out = max(1, _rows(key, strip)), torch.empty_like(queries)
     for some, place in zip(queries.split(rows), out.split(rows), strict=True):  # type: ignore[no-untyped-call]
         scores = _wide_product(some, keys.T)
         if bias is None:
@@ -58,6 +60,11 @@ def attend_in_strips(
             torch.add(bias, scores, alpha=scale, out=scores)
         place.copy_(scores.softmax(dim=1).to(values.dtype) @ values)
     return out[None, None]
+
+
+def _rows(key: Tensor, strip: int) -> int:
+    """Queries of a strip."""
+    return strip // (_PER_SCORE * key.shape[2])
 
 
 @lru_cache(maxsize=8)

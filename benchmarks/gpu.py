@@ -162,7 +162,8 @@ def measure_step(model: tuple[Host, Taming], rows: Rows, side: int, **settings: 
 
 def measure_attention(rows: Rows) -> None:
     """The decoder's attention over a frame: PyTorch's own kernel, and through scores."""
-    positions = PLANES[0] * PLANES[1] // 64
+    height, width = (-(-side // 64) * 8 for side in PLANES)
+    positions = height * width
     qkv = [torch.randn(1, 1, positions, 512, device=CUDA, dtype=torch.bfloat16) for _ in range(3)]
     strip = strip_on(CUDA, torch.bfloat16)
     ways: dict[str, Callable[[], Tensor]] = {

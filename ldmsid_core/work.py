@@ -123,8 +123,6 @@ class CostModel:
         flops_quadratic: For each pair of positions.
         bytes_constant: Peak bytes at any size.
         bytes_linear: For each position.
-        bytes_strips: Peak bytes of strips of rows, in frames that are larger than one.
-        strip_positions: Of a frame that is one strip.
     """
 
     flops_constant: float
@@ -132,8 +130,6 @@ class CostModel:
     flops_quadratic: float
     bytes_constant: float
     bytes_linear: float
-    bytes_strips: float = 0.0
-    strip_positions: float = 1.0
 
     def flops(self, positions: int) -> int:
         """Operations on a latent of `positions` = height x width."""
@@ -142,8 +138,7 @@ class CostModel:
 
     def bytes(self, positions: int) -> int:
         """Peak bytes on a latent of `positions` = height x width."""
-        strips = self.bytes_strips * min(1.0, positions / self.strip_positions)
-        return round(self.bytes_constant + self.bytes_linear * positions + strips)
+        return round(self.bytes_constant + self.bytes_linear * positions)
 
 
 def fit_cost(

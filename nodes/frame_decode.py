@@ -14,6 +14,7 @@ from ..ldmsid_core.decoding.bands import HalfCache
 from ..ldmsid_core.decoding.bounded import DEFAULT_TILE, SMALLEST_TILE
 from ..ldmsid_core.decoding.cost import DecodeCost, decode_blank, decode_cost
 from ..ldmsid_core.decoding.decode import FrameDecoder, joined
+from ..ldmsid_core.decoding.layers import STRIP
 from ..ldmsid_core.errors import NonFiniteError
 from ..ldmsid_core.finite import is_finite
 from ..ldmsid_core.frame_plan import (
@@ -86,6 +87,7 @@ class FrameDecoding:
 
         def smaller(way: Way) -> Way | None:
             self.taming.halves.drop()
+            decoder.strip = STRIP
             progress.start_over()
             return None if self.is_part else smaller_decode(*way)
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from ldmsid_core.cli_evaluate import simulated_raw
 from ldmsid_core.cli_synth import dark_counts
 from ldmsid_core.decoding.norms import moments
-from ldmsid_core.decoding.wide_attention import attend, attend_in_strips, has_wide_products
+from ldmsid_core.decoding.wide_attention import attend, attend_in_strips, gives_float32
 from ldmsid_core.hosts.engine import Engine, attached_engine
 from ldmsid_core.hosts.graphed import GraphedPrediction
 from ldmsid_core.hosts.host import load_host
@@ -119,7 +119,8 @@ def test_attention_through_scores_is_attention(dtype: torch.dtype, biased: bool)
     mask = None if bias is None else bias.expand(1, 1, 3000, -1)
     wanted = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     given = [x.to(CUDA, dtype) for x in (query, key, value)]
-    assert has_wide_products(given[0].device, dtype)
+    if not gives_float32(given[0]):
+        pytest.skip("no products of half precision in float32 here")
     own = None if bias is None else bias.to(CUDA)
     found = attend_in_strips(*given, bias=own, strip=1 << 22)
     assert (found.cpu().float() - wanted).abs().max() < 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ldmsid_core.decoding.bands import HalfCache
-from ldmsid_core.decoding.cost import decode_cost
-from ldmsid_core.decoding.layers import STRIP, strip_within
+from ldmsid_core.decoding.layers import STRIP, Layers, strip_on, strip_within
 from ldmsid_core.decoding.modules import find_decoder
+from ldmsid_core.decoding.norms import FrameNorms
 from ldmsid_core.errors import HostMismatchError
 from ldmsid_core.hosts.schedule import make_scheduler
 from ldmsid_core.taming.attach import attach_decoder_taming, attach_unet_taming
@@ -257,14 +258,23 @@ def test_golden_pipeline() -> None:
 
 
 def test_strips_suit_the_device() -> None:
-    assert frame_decoder(*build_decoder()).strip == STRIP
+    assert strip_on(torch.device("cpu"), torch.bfloat16) == STRIP
     sizes = [strip_within(free, torch.bfloat16) for free in (10**9, 6 * 10**9, 2 * 10**10, 10**11)]
     assert sizes == [STRIP, 1 << 26, 1 << 28, 1 << 29]
     assert strip_within(2 * 10**10, torch.float32) == 1 << 27
 
 
-def test_large_strips_cost_a_small_frame_no_more_than_its_layers(model: Model) -> None:
-    strips = [STRIP, 64 * STRIP]
-    costs = [decode_cost(frame_decoder(*model, strip=strip)) for strip in strips]
-    whole = [[cost.whole.bytes(positions) for cost in costs] for positions in (64, 1 << 24)]
-    assert whole[0][0] == whole[0][1] and whole[1][0] < whole[1][1]
+@pytest.mark.parametrize("strip", [1, 100, 1 << 20])
+def test_a_layer_in_one_strip_is_not_copied(strip: int) -> None:
+    made: list[Tensor] = []
+
+    def compute(top: int, bottom: int) -> Tensor:
+        made.append(torch.full((1, 2, bottom - top, 9), float(top)))
+        return made[-1]
+
+    layers, out = Layers(FrameNorms(), strip=strip), torch.zeros(1, 2, 7, 9)
+    for run in (layers.fill, partial(layers.make, channels=2)):
+        made.clear()
+        found = run(out, compute=compute)
+        assert torch.equal(found, torch.cat(made, dim=2))
+        assert (found is made[0]) == (len(made) == 1) == (strip == 1 << 20)

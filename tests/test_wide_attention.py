@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from helpers.decoders import build_decoder
 from torch import Tensor
 from torch.nn import functional
 
 from ldmsid_core.decoding import wide_attention
-from ldmsid_core.decoding.wide_attention import attend, attend_in_strips, has_wide_products
+from ldmsid_core.decoding.attention import self_attention
+from ldmsid_core.decoding.layers import Layers
+from ldmsid_core.decoding.modules import find_decoder
+from ldmsid_core.decoding.norms import FrameNorms
+from ldmsid_core.decoding.wide_attention import attend, attend_in_strips, gives_float32
 
 WIDTH, QUERIES, KEYS = 512, 67, 93
 
@@ -36,6 +43,45 @@ def test_strips_of_scores_are_attention(strip: int, biased: bool) -> None:
     assert torch.allclose(attend(*given, bias=bias, strip=strip), wanted, atol=1e-5)
 
 
+def test_columns_in_memory_are_taken_as_they_come() -> None:
+    given = inputs()
+    columns = [x.mT.contiguous().mT for x in given]
+    assert not columns[0].is_contiguous()
+    wanted = functional.scaled_dot_product_attention(*given)
+    assert torch.allclose(attend_in_strips(*columns, strip=1 << 14), wanted, atol=1e-5)
+
+
+def test_strips_leave_memory_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def noted(left: Tensor, right: Tensor) -> Tensor:
+        counts.append(len(left))
+        return left @ right
+
+    monkeypatch.setattr(wide_attention, "_wide_product", noted)
+    made = torch.ones(1, 1, 300, WIDTH)
+    attend_in_strips(made, made, made, strip=2 * 300 * 150)
+    assert counts == [128, 128, 44]
+
+
+def test_windows_of_a_large_frame_may_go_through_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae, _ = build_decoder()
+    attention = find_decoder(copy.deepcopy(vae).to(torch.bfloat16)).attention
+    made = torch.Generator().manual_seed(0)
+    x = torch.randn(1, int(attention.norm.num_channels), 150, 140, generator=made).to(
+        torch.bfloat16
+    )
+    layers = Layers(FrameNorms(), strip=1 << 25, attention_positions=1)
+    with torch.no_grad():
+        (wanted,) = self_attention([x.clone()], attention, layers)
+        monkeypatch.setattr(wide_attention, "_FAST_WIDTH", 0)
+        monkeypatch.setattr(wide_attention, "gives_float32", lambda _x: True)
+        monkeypatch.setattr(wide_attention, "_wide_product", lambda a, b: a.float() @ b.float())
+        (found,) = self_attention([x.clone()], attention, layers)
+    added, error = wanted.float() - x.float(), found.float() - wanted.float()
+    assert error.abs().max() > 0.0 and error.square().mean() < 1e-4 * added.square().mean()
+
+
 def test_half_precision_keeps_scores_in_float32() -> None:
     given = inputs(torch.bfloat16)
     wanted = functional.scaled_dot_product_attention(*(x.double() for x in given))
@@ -57,7 +103,7 @@ def test_only_wide_heads_in_half_precision_take_scores(monkeypatch: pytest.Monke
     monkeypatch.setattr(wide_attention, "attend_in_strips", noted)
     attend(*inputs(torch.bfloat16), strip=1 << 20)
     assert not taken, "a CPU has no such products"
-    monkeypatch.setattr(wide_attention, "has_wide_products", lambda device, _dtype: True)
+    monkeypatch.setattr(wide_attention, "gives_float32", lambda _x: True)
     monkeypatch.setattr(wide_attention, "_wide_product", lambda a, b: a.float() @ b.float())
     attend(*inputs(), strip=1 << 20)
     attend(*(x[..., :256] for x in inputs(torch.bfloat16)), strip=1 << 20)
@@ -68,4 +114,4 @@ def test_only_wide_heads_in_half_precision_take_scores(monkeypatch: pytest.Monke
 
 
 def test_a_cpu_has_no_wide_products() -> None:
-    assert not has_wide_products(torch.device("cpu"), torch.bfloat16)
+    assert not gives_float32(torch.zeros(1, dtype=torch.bfloat16))

@@ -208,8 +208,3 @@ def test_no_call_takes_more_than_16_tiles() -> None:
     layout = plan_tiles(400, 400, tile=64, overlap=16)
     cost = CostModel(0.0, 0.0, 0.0, 0.0, 0.0)
     assert len(layout.tiles()) == 64 and tiles_at_once(layout, cost=cost, free=99) == 16
-
-
-def test_strips_take_no_more_than_the_frame() -> None:
-    cost = CostModel(0.0, 0.0, 0.0, 10.0, 2.0, bytes_strips=400.0, strip_positions=100.0)
-    assert [cost.bytes(n) for n in (0, 50, 100, 1000)] == [10, 310, 610, 2410]

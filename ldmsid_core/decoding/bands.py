@@ -76,7 +76,7 @@ def fuse(
     strength: float,
     halves: HalfCache | None = None,
 ) -> Pieces:
-    """`h * (1 + scale) + shift`, written over `h`.
+    """`h * (1 + scale) + shift`; `h` may be overwritten.
 
     Args:
         pieces: Of the decoder's feature.

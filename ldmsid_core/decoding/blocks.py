@@ -47,7 +47,7 @@ def convolved(
 def residual(
     pieces: Sequence[Tensor], block: Residual, layers: Layers, *, norms: bool = True
 ) -> Pieces:
-    """A residual block; where the width stays, its input is overwritten.
+    """A residual block; where the width stays, its input may be overwritten.
 
     Args:
         pieces: Each `(1, C, h, w)`.

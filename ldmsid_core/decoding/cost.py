@@ -88,22 +88,20 @@ def decode_cost(decoder: FrameDecoder, *, channels: int = 4) -> DecodeCost:
     """
     # At tiny sizes a strip would be the whole frame; finer ones show what grows with it.
     fine = replace(decoder, strip=_FINE_STRIP, report=lambda _part: None)
-    stages = decoder.network.decoder.stages
-    # The widest layer is the first at the picture's size.
-    widest = LATENT_PIXELS**2 * int(stages[-1].blocks[0].conv1.in_channels)  # type: ignore[arg-type]
-    strips = {
-        "bytes_strips": STRIP_TENSORS * decoder.strip * decoder.dtype.itemsize,
-        "strip_positions": decoder.strip / widest,
-    }
+    # Larger strips are taken where memory is left over, and need not be counted.
+    strips = STRIP_TENSORS * STRIP * decoder.dtype.itemsize
     memory = fit_cost(
         lambda h, w: decode_blank(decoder, h, w, channels=channels, strip=_FINE_STRIP)
     )
     whole = replace(
         fit_cost(lambda h, w: decode_blank(decoder, h, w, channels=channels)),
-        bytes_constant=memory.bytes_constant,
+        bytes_constant=memory.bytes_constant + strips,
         bytes_linear=memory.bytes_linear,
-        **strips,
     )
     head = fit_cost(lambda h, w: _head_of_blank(fine, h, w, channels))
-    last = stages[0].blocks[-1]
-    return DecodeCost(whole, replace(head, **strips), width_of(last.conv2) * decoder.dtype.itemsize)
+    last = decoder.network.decoder.stages[0].blocks[-1]
+    return DecodeCost(
+        whole,
+        replace(head, bytes_constant=head.bytes_constant + strips),
+        width_of(last.conv2) * decoder.dtype.itemsize,
+    )

@@ -60,7 +60,8 @@ class FrameDecoder:
         dtype: What in.
         memory_format: Of features.
         weights: Weight and bias of a norm or convolution.
-        strip: Numbers of a strip of rows that a layer is computed in; 0 is what suits the device.
+        strip: Numbers of a strip of rows that a layer is computed in; 0 is what suits the device
+            and its memory when a decode begins.
         report: Called with parts that add up to 1; may raise to stop.
         halves: Filled and used where the same bands are decoded again, in `exact` mode.
     """
@@ -72,10 +73,6 @@ class FrameDecoder:
     weights: WeightsOf = own_weights
     strip: int = 0
     report: Callable[[float], None] = field(default=lambda _part: None)
-
-    def __post_init__(self) -> None:
-        """Choose the strip."""
-        self.strip = self.strip or strip_on(self.device, self.dtype)
 
     def place(self, x: Tensor) -> Tensor:
         """On the device, in dtype and memory format."""
@@ -146,7 +143,7 @@ class FrameDecoder:
     def _layers(self, scale: float) -> Layers:
         return Layers(
             FrameNorms(),
-            strip=self.strip,
+            strip=self.strip or strip_on(self.device, self.dtype),
             weights=self.weights,
             report=lambda part: self.report(part * scale),
         )

@@ -24,8 +24,9 @@ from .norms import Moments, Norms
 STRIP = 1 << 23
 # How many tensors of a strip are alive at once.
 STRIP_TENSORS = 4
-# On a GPU each strip also waits for its kernels to start, and a layer in one strip is not copied;
-# larger ones, up to a frame of 12 MP in one, may take an eighth of the memory.
+# On a GPU each strip also waits for its kernels to start, and a layer in one strip is not copied:
+# most of a frame of 12 MP are one. An eighth of the memory is always left over, since plans keep a
+# third of it free.
 _STRIPS_ON_GPU, _STRIP_SHARE = (1 << 29, 1 << 28, 1 << 27, 1 << 26), 8
 WeightsOf = Callable[[nn.Module], tuple[Tensor, Tensor]]
 # Rows a to b of a layer's input, `(1, C, b - a, w)`.
@@ -107,7 +108,7 @@ class Layers:
             self.report((bottom - top) / height)
 
     def fill(self, out: Tensor, compute: Rows, channels: int = 0) -> Tensor:
-        """A layer's result, written over a tensor strip by strip; a single strip is not copied.
+        """A layer's result, written over a tensor strip by strip; a single one is its own tensor.
 
         Args:
             out: `(1, C, h, w)`; not to be read any more.

@@ -17,8 +17,8 @@ from torch.nn import functional
 _FAST_WIDTH = 256
 # Of a strip's numbers in half precision, those that one score takes: it is float32.
 _PER_SCORE = 2
-# Queries of a strip that keep a GPU busy.
-_LEAST_ROWS = 256
+# Queries of a strip: as many as keep a GPU busy, in steps that leave each strip's memory aligned.
+_LEAST_ROWS, _ROW_STEP = 256, 64
 
 
 def attend(
@@ -38,7 +38,7 @@ def attend(
     """
     half = query.dtype in (torch.float16, torch.bfloat16)
     gains = half and query.shape[-1] > _FAST_WIDTH and _rows(key, strip) >= _LEAST_ROWS
-    if gains and has_wide_products(query.device, query.dtype):
+    if gains and gives_float32(query):
         return attend_in_strips(query, key, value, bias=bias, strip=strip)
     mask = None
     if bias is not None:
@@ -50,38 +50,48 @@ def attend_in_strips(
     query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None, strip: int
 ) -> Tensor:
     """As `attend`, through matrices of scores."""
-    (queries, keys, values), scale = (x[0, 0] for x in (query, key, value)), query.shape[-1] ** -0.5
-    rows, out = max(1, _rows(key, strip)), torch.empty_like(queries)
+    # Rows of a matrix in one piece: products of others are slow.
+    queries, keys, values = (x[0, 0].contiguous() for x in (query, key, value))
+    rows, out, scale = _rows(key, strip), torch.empty_like(queries), query.shape[-1] ** -0.5
     for some, place in zip(queries.split(rows), out.split(rows), strict=True):  # type: ignore[no-untyped-call]
         scores = _wide_product(some, keys.T)
         if bias is None:
             scores.mul_(scale)
         else:
             torch.add(bias, scores, alpha=scale, out=scores)
-        place.copy_(scores.softmax(dim=1).to(values.dtype) @ values)
+        torch.mm(scores.softmax(dim=1).to(values.dtype), values, out=place)
     return out[None, None]
 
 
 def _rows(key: Tensor, strip: int) -> int:
     """Queries of a strip."""
-    return strip // (_PER_SCORE * key.shape[2])
+    rows = max(1, strip // (_PER_SCORE * key.shape[2]))
+    return rows if rows < _ROW_STEP else rows - rows % _ROW_STEP
+
+
+def gives_float32(x: Tensor) -> bool:
+    """Whether matrices in half precision, where `x` is, are multiplied into one of float32."""
+    # A setting that others may change at any time.
+    halved = getattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", False)
+    if x.device.type != "cuda" or (halved and x.dtype == torch.float16):
+        return False
+    return _tried(x.device, x.dtype)
 
 
 @lru_cache(maxsize=8)
-def has_wide_products(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a device multiplies matrices in half precision into one of float32."""
-    if device.type != "cuda":
-        return False
+def _tried(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether such a product can be computed there."""
+    ones = torch.ones(8, 8, device=device, dtype=dtype)
     try:
-        tried = torch.ones(8, 8, device=device, dtype=dtype)
-        torch.mm(tried, tried, torch.float32)
-    except (RuntimeError, TypeError):  # PyTorch before 2.8 has no such product.
+        return bool((torch.mm(ones, ones, torch.float32) == 8.0).all())
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError):  # PyTorch before 2.8 has none, nor have all builds since.
         return False
-    return True
 
 
 def _wide_product(left: Tensor, right: Tensor) -> Tensor:
     """The product of two matrices in float32."""
-    if has_wide_products(left.device, left.dtype):
+    if gives_float32(left):
         return torch.mm(left, right, torch.float32)
     return left.float() @ right.float()

@@ -192,8 +192,8 @@ class Engine:
 
     def decode(self, latent: Tensor, bands: SubBands) -> Tensor:
         """The picture, `(B, 3, 8h, 8w)` model range, float32 on the CPU."""
-        height, width = latent.shape[-2:]
-        plan = self.plan(height, width)
+        plan = self.plan(*latent.shape[-2:])
+        self.decoder.strip = 0
         image = with_less_memory(
             lambda way: self._decode_all(latent, bands, *way),
             (plan.decode, plan.decode_tile), self.stand_in.releasing(self._smaller_decode),

@@ -18,6 +18,7 @@ from ..crop import (
     tiles_outside,
 )
 from ..decoding.bounded import statistics_tiles
+from ..decoding.layers import STRIP
 from ..frame_plan import FramePlan, smaller_plan
 from ..memory import with_less_memory
 from ..sampling_grid import initial_noise
@@ -67,5 +68,9 @@ def enhance_region(
         image, place = engine.decoder.bounded_part(latent, bands, plan.decode_tile, part)
         return cut_to_crop(image, crop, place)
 
-    smaller = engine.stand_in.releasing(smaller_plan)
-    return with_less_memory(compute, plan, smaller, plan_named)
+    def smaller(plan: FramePlan) -> FramePlan | None:
+        engine.decoder.strip = STRIP
+        return smaller_plan(plan)
+
+    engine.decoder.strip = 0
+    return with_less_memory(compute, plan, engine.stand_in.releasing(smaller), plan_named)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..ldmsid_core.decoding.decode import FrameDecoder
-from ..ldmsid_core.decoding.layers import WeightsOf, own_weights
+from ..ldmsid_core.decoding.layers import WeightsOf, format_on, own_weights
 from ..ldmsid_core.decoding.modules import find_decoder
 from ..ldmsid_core.decoding.network import TamedDecoder
 from .taming_model import TamingModel
@@ -113,14 +113,12 @@ def host_decoder(
     layers = find_decoder(model)
     layers = replace(layers, conv_out=PreciseConvolution(layers.conv_out, weights))
     net = taming.need_decoder().model if strength != 0.0 else None
-    # On a CPU channels-last is a tenth faster. Elsewhere it would be changed back and forth: the
-    # host's weights are contiguous.
-    on_cpu = torch.device(vae.device).type == "cpu"
+    device, dtype = torch.device(vae.device), vae.vae_dtype
     return FrameDecoder(
         TamedDecoder(layers, net, strength),
-        torch.device(vae.device),
-        vae.vae_dtype,
-        memory_format=torch.channels_last if on_cpu else torch.contiguous_format,
+        device,
+        dtype,
+        memory_format=format_on(device, dtype),
         weights=weights,
         report=report,
     )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ldmsid_core.decoding.bands import HalfCache
-from ldmsid_core.decoding.layers import STRIP, Layers, strip_on, strip_within
+from ldmsid_core.decoding.layers import STRIP, Layers, format_on, strip_on, strip_within
 from ldmsid_core.decoding.modules import find_decoder
 from ldmsid_core.decoding.norms import FrameNorms
 from ldmsid_core.errors import HostMismatchError
@@ -262,6 +262,17 @@ def test_strips_suit_the_device() -> None:
     sizes = [strip_within(free, torch.bfloat16) for free in (10**9, 6 * 10**9, 2 * 10**10, 10**11)]
     assert sizes == [STRIP, 1 << 26, 1 << 28, 1 << 29]
     assert strip_within(2 * 10**10, torch.float32) == 1 << 27
+
+
+def test_features_lie_as_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    half, full, last = torch.bfloat16, torch.float32, torch.channels_last
+    cuda = torch.device("cuda")
+    assert format_on(torch.device("cpu"), half) == format_on(torch.device("cpu"), full) == last
+    assert format_on(torch.device("mps"), half) == torch.contiguous_format
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert (format_on(cuda, half), format_on(cuda, full)) == (last, torch.contiguous_format)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert format_on(cuda, half) == torch.contiguous_format
 
 
 @pytest.mark.parametrize("strip", [1, 100, 1 << 20])

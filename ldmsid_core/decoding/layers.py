@@ -178,6 +178,16 @@ def strip_within(free: int, dtype: torch.dtype) -> int:
     return next((strip for strip in _STRIPS_ON_GPU if each * strip <= free), STRIP)
 
 
+def format_on(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """How features lie in memory beside contiguous weights, which are small to be changed each time.
+
+    Channels-last is a tenth faster on CPUs, and what NVIDIA's matrix units take in half precision.
+    """
+    has_units = device.type == "cuda" and torch.version.hip is None and dtype.itemsize == 2
+    last = has_units or device.type == "cpu"
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def convolve(
     conv: Callable[[Tensor], Tensor],
     read: Rows,

@@ -179,7 +179,7 @@ def strip_within(free: int, dtype: torch.dtype) -> int:
 
 
 def format_on(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """How features lie in memory beside contiguous weights, which are small to be changed each time.
+    """How features lie in memory; contiguous weights are changed for each call, being small.
 
     Channels-last is a tenth faster on CPUs, and what NVIDIA's matrix units take in half precision.
     """

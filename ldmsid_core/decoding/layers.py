@@ -25,8 +25,7 @@ STRIP = 1 << 23
 # How many tensors of a strip are alive at once.
 STRIP_TENSORS = 4
 # On a GPU each strip also waits for its kernels to start, and a layer in one strip is not copied:
-# most of a frame of 12 MP are one. An eighth of the memory is always left over, since plans keep a
-# third of it free.
+# most of a frame of 12 MP are one. They may take an eighth of the free memory; plans leave a third.
 _STRIPS_ON_GPU, _STRIP_SHARE = (1 << 29, 1 << 28, 1 << 27, 1 << 26), 8
 WeightsOf = Callable[[nn.Module], tuple[Tensor, Tensor]]
 # Rows a to b of a layer's input, `(1, C, b - a, w)`.

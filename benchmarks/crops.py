@@ -5,12 +5,10 @@ PSNR of unit range, and PSNR of both against truth. No goal: a part shows what t
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import torch
-from frames import RATIO, Picture, dark_frame, gradient_frame, photograph_frame
-from seams import OVERLAP, SIZE, TILE, psnr
+from frames import RATIO, Picture, dark_frame
+from seams import OVERLAP, SIZE, TILE, both_scenes, psnr
 
 from ldmsid_core.crop import Crop, cut_to_crop
 from ldmsid_core.hosts.dtypes import choose_dtype
@@ -51,16 +49,5 @@ def compare(name: str, truth: Picture, steps: int) -> None:
             )
 
 
-def main() -> None:
-    """Print both scenes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--short", action="store_true", help="Two steps of the photograph alone.")
-    options = parser.parse_args()
-    if not options.short:
-        compare("gradient", gradient_frame(*SIZE), options.steps)
-    compare("photograph", photograph_frame(*SIZE), 2 if options.short else options.steps)
-
-
 if __name__ == "__main__":
-    main()
+    both_scenes(compare, __doc__)

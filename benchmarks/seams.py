@@ -9,7 +9,7 @@ Goal: 1.05. Quality against truth is to be within 0.1 dB of untiled.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -98,9 +98,9 @@ def compare(name: str, truth: Picture, steps: int) -> None:
         )
 
 
-def main() -> None:
-    """Print seams of both scenes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def both_scenes(compare: Callable[[str, Picture, int], None], description: str | None) -> None:
+    """Compare the gradient and the photograph, as the user's options say."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--short", action="store_true", help="Two steps of the photograph alone.")
     options = parser.parse_args()
@@ -110,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    both_scenes(compare, __doc__)

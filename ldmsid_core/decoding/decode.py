@@ -63,7 +63,6 @@ class FrameDecoder:
         strip: Numbers of a strip of rows that a layer is computed in; 0 is what suits the device
             and its memory when a decode begins.
         report: Called with parts that add up to 1; may raise to stop.
-        halves: Filled and used where the same bands are decoded again, in `exact` mode.
     """
 
     network: TamedDecoder

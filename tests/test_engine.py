@@ -12,6 +12,7 @@ from helpers.tiny_model import load_model
 from torch import Tensor
 
 from ldmsid_core.decoding.decode import FrameDecoder
+from ldmsid_core.decoding.layers import STRIP
 from ldmsid_core.hosts.engine import attached_engine
 from ldmsid_core.hosts.host import Host
 from ldmsid_core.hosts.settings import SamplingSettings
@@ -103,17 +104,17 @@ def test_another_error_of_sampling_is_not_tried_again(model: Model) -> None:
 
 
 @pytest.fixture
-def decodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Modes and tiles that were tried; `FrameDecoder.exact` has no memory."""
-    tried: list[tuple[str, int]] = []
+def decodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """Modes, tiles and strips that were tried; `FrameDecoder.exact` has no memory."""
+    tried: list[tuple[str, int, int]] = []
     real = FrameDecoder.bounded
 
-    def exact(_self: FrameDecoder, *_: object) -> Tensor:
-        tried.append(("exact", 0))
+    def exact(self: FrameDecoder, *_: object) -> Tensor:
+        tried.append(("exact", 0, self.strip))
         raise LACK
 
     def bounded(self: FrameDecoder, latent: Tensor, bands: SubBands, tile: int) -> Tensor:
-        tried.append(("bounded", tile))
+        tried.append(("bounded", tile, self.strip))
         return real(self, latent, bands, tile)
 
     monkeypatch.setattr(FrameDecoder, "exact", exact)
@@ -122,18 +123,17 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def test_decoding_that_runs_out_of_memory_is_tried_once_more_in_tiles(
-    model: Model, decodes: list[tuple[str, int]], caplog: pytest.LogCaptureFixture
+    model: Model, decodes: list[tuple[str, int, int]], caplog: pytest.LogCaptureFixture
 ) -> None:
     bands, latent = noisy_bands(), torch.randn(1, 4, 16, 32, generator=torch.Generator())
     with engine_of(model, decode="exact") as engine, caplog.at_level(logging.WARNING):
-        found = engine.decode(latent, bands)
+        found = [engine.decode(latent, bands) for _ in range(2)][1]
         wanted = engine.decoder.bounded(latent, bands, 96)
-    assert decodes == [("exact", 0), ("bounded", 96), ("bounded", 96)]
+    # The second try takes the smallest strips, the next frame begins as the first did.
+    assert decodes == 2 * [("exact", 0, 0), ("bounded", 96, STRIP)] + [("bounded", 96, STRIP)]
     assert torch.equal(found, wanted) and found.shape == (1, 3, 128, 256)
-    assert (
-        "memory ran out with exact decode; trying once more with bounded decode in tiles of 768 "
-        "pixels" in caplog.text
-    )
+    said = "ran out with exact decode; trying once more with bounded decode in tiles of 768 pixels"
+    assert f"memory {said}" in caplog.text
 
 
 def test_decoding_in_tiles_halves_them_and_gives_up_after_that(

@@ -17,6 +17,7 @@ from ldmsid_core.cli_evaluate import simulated_raw
 from ldmsid_core.cli_synth import dark_counts
 from ldmsid_core.crop import Crop
 from ldmsid_core.decoding.bounded import SAMPLE_TILE
+from ldmsid_core.decoding.layers import STRIP
 from ldmsid_core.decoding.network import TamedDecoder
 from ldmsid_core.hosts.engine import Engine, attached_engine
 from ldmsid_core.hosts.host import load_host
@@ -131,6 +132,7 @@ def test_lack_of_memory_tries_once_more_with_smaller_tiles(
     wider = replace(tiny.settings, tile=256)
     tiny = replace(tiny, planner=replace(tiny.planner, settings=wider))
     sizes: list[int] = []
+    strips: list[int] = []
     sample_part = Engine.sample_part
     fails: list[bool] = []
 
@@ -139,6 +141,7 @@ def test_lack_of_memory_tries_once_more_with_smaller_tiles(
     ) -> Tensor:
         if isinstance(part, Tile):
             sizes.append(layout.tile_width)
+            strips.append(self.decoder.strip)
             # The part itself comes after the tiles that stand for the frame.
             if part.width > SAMPLE_TILE and fails.pop():
                 raise torch.OutOfMemoryError("out of memory")
@@ -150,10 +153,13 @@ def test_lack_of_memory_tries_once_more_with_smaller_tiles(
     assert found.shape == (1, 3, 9, 65) and found.isfinite().all()
     assert "tiles of 256 pixels" in caplog.text and "once more with tiles of 128" in caplog.text
     assert sizes.count(32) == 1 and sizes[-1] == 16
+    assert strips[0] == 0 and strips[-1] == STRIP
 
+    strips.clear()
     fails[:] = [True] * 2
     with pytest.raises(torch.OutOfMemoryError):
         enhance_region(tiny, bands, Crop(500, 7, 65, 9), 3)
+    assert strips[0] == 0 and strips[-1] == STRIP
 
 
 def test_a_frame_of_one_piece_is_computed_whole(tmp_path: Path) -> None:
